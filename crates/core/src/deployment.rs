@@ -1,0 +1,183 @@
+//! The spec of a deployment: which version should serve, how many workers, and how a change reaches traffic.
+//!
+//! Values of these types come from [`crate::manifest`], which checks what the types alone cannot, or from Postgres,
+//! where only checked ones are kept. They serialise to the manifest's own form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{AliasName, ModelName, NameError, VersionName};
+use crate::span::Span;
+use crate::weight::{Rate, Weight};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeploymentSpec {
+    pub model: ModelName,
+    pub version: VersionRef,
+    pub replicas: u32,
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
+    /// How long a replaced version stays warm.
+    pub rollback_window: Span,
+    pub strategy: Strategy,
+}
+
+impl DeploymentSpec {
+    pub const DEFAULT_REPLICAS: u32 = 1;
+    pub const DEFAULT_ROLLBACK_WINDOW: Span = Span::from_secs(600);
+}
+
+/// A version by itself or by an alias of the model (`alias:stable`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VersionRef {
+    Exact(VersionName),
+    Alias(AliasName),
+}
+
+impl FromStr for VersionRef {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s.strip_prefix("alias:") {
+            Some(alias) => alias.parse().map(Self::Alias),
+            None => s.parse().map(Self::Exact),
+        }
+    }
+}
+
+impl TryFrom<String> for VersionRef {
+    type Error = NameError;
+    fn try_from(s: String) -> Result<Self, NameError> {
+        s.parse()
+    }
+}
+
+impl From<VersionRef> for String {
+    fn from(version: VersionRef) -> String {
+        version.to_string()
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(version) => version.fmt(f),
+            Self::Alias(alias) => f.pad(&format!("alias:{alias}")),
+        }
+    }
+}
+
+/// Kubernetes quantities, kept as written (`250m`, `128Mi`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+}
+
+impl Resources {
+    pub fn is_empty(&self) -> bool {
+        self.cpu.is_none() && self.memory.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Batching {
+    pub max_batch_size: u32,
+    pub max_delay: Span,
+}
+
+/// How a new version takes over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Strategy {
+    /// Start the new version beside the old one, and move all traffic when it is ready.
+    Rolling {},
+    /// Move traffic in steps, each held and judged.
+    Canary(Canary),
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rolling {} => f.pad("rolling"),
+            Self::Canary(_) => f.pad("canary"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Canary {
+    /// At least one; weights ascend. After the last one the version takes all traffic.
+    pub steps: Vec<Step>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
+    #[serde(default)]
+    pub on_inconclusive: OnInconclusive,
+    /// How long, after a step's hold, the analysis may go without a verdict before `on_inconclusive` applies.
+    #[serde(default = "Canary::default_progress_deadline")]
+    pub progress_deadline: Span,
+}
+
+impl Canary {
+    pub const DEFAULT_PROGRESS_DEADLINE: Span = Span::from_secs(600);
+
+    fn default_progress_deadline() -> Span {
+        Self::DEFAULT_PROGRESS_DEADLINE
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Step {
+    pub weight: Weight,
+    pub hold: Span,
+}
+
+/// The gate of a canary's steps: all limits must hold over at least `min_requests` of the step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Analysis {
+    pub min_requests: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_error_rate: Option<Rate>,
+    #[serde(default, rename = "maxLatencyP99", skip_serializing_if = "Option::is_none")]
+    pub max_latency_p99: Option<Span>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_disagreement: Option<Rate>,
+}
+
+/// What to do when a step's analysis has no verdict by the progress deadline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnInconclusive {
+    #[default]
+    Hold,
+    Rollback,
+    Promote,
+}
+
+impl FromStr for OnInconclusive {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s {
+            "hold" => Ok(Self::Hold),
+            "rollback" => Ok(Self::Rollback),
+            "promote" => Ok(Self::Promote),
+            _ => Err(NameError::new("choice", s, "use hold, rollback or promote")),
+        }
+    }
+}
+
+/// Labels of a resource: free text by name.
+pub type Labels = BTreeMap<String, String>;

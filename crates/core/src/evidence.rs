@@ -1,0 +1,70 @@
+//! Evidence: what gateways saw of each variant. Never stored; verdicts keep the numbers they were made on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::LatencyHistogram;
+use crate::names::{DeploymentName, GatewayId, RevisionNumber};
+use crate::route::{TableVersion, Window};
+use crate::workload::WorkloadId;
+
+/// What one gateway has counted since it started. Reports replace each other; none is a difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceReport {
+    pub gateway: GatewayId,
+    /// The route table it follows.
+    pub applied: TableVersion,
+    /// Workloads that its table names, or that still have requests of it in flight.
+    pub in_use: BTreeSet<WorkloadId>,
+    pub variants: Vec<VariantEvidence>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariantEvidence {
+    pub deployment: DeploymentName,
+    pub window: Window,
+    pub revision: RevisionNumber,
+    pub evidence: Evidence,
+}
+
+/// Which requests belong together: those of one revision within one window of its deployment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EvidenceKey {
+    pub deployment: DeploymentName,
+    pub window: Window,
+    pub revision: RevisionNumber,
+}
+
+/// Counts of one variant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Requests that this variant was asked, answered or not.
+    pub requests: u64,
+    /// Of those, the ones it failed: 5xx, a broken or timed-out exchange, or a refusal (4xx) of what the fallback
+    /// then answered. A refusal that the fallback shares is the caller's mistake, and not counted.
+    pub errors: u64,
+    /// Errors that the caller never saw, since the fallback answered.
+    pub rescued: u64,
+    /// Of the answers, from the gateway's first byte sent to the last received.
+    pub latency: LatencyHistogram,
+}
+
+impl Evidence {
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.rescued += other.rescued;
+        self.latency.merge(&other.latency);
+    }
+}
+
+/// The sum over gateways.
+pub fn merge<'a>(reports: impl IntoIterator<Item = &'a EvidenceReport>) -> BTreeMap<EvidenceKey, Evidence> {
+    let mut all = BTreeMap::<EvidenceKey, Evidence>::new();
+    for v in reports.into_iter().flat_map(|r| &r.variants) {
+        let key = EvidenceKey { deployment: v.deployment.clone(), window: v.window, revision: v.revision };
+        all.entry(key).or_default().merge(&v.evidence);
+    }
+    all
+}

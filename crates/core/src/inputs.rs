@@ -1,0 +1,37 @@
+//! Everything a plan is made from, gathered before it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::{Evidence, EvidenceKey};
+use crate::names::{DeploymentName, Epoch, RevisionNumber, StateVersion};
+use crate::observation::{Observation, Observed};
+use crate::state::{Control, DeploymentState, Revision};
+use crate::timestamp::Timestamp;
+use crate::workload::WorkloadId;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inputs {
+    pub now: Timestamp,
+    pub epoch: Epoch,
+    pub deployments: BTreeMap<DeploymentName, DesiredDeployment>,
+    pub observation: Observation,
+    pub evidence: BTreeMap<EvidenceKey, Evidence>,
+    /// Workloads that a gateway may still send to, by the table published last and by what gateways report. Unknown
+    /// while gateways that served an earlier control plane may not have reported to this one yet.
+    pub in_use: Observed<BTreeSet<WorkloadId>>,
+}
+
+/// A deployment as Postgres has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredDeployment {
+    /// The latest revision.
+    pub target: RevisionNumber,
+    /// The target, and every revision that the state names.
+    pub revisions: BTreeMap<RevisionNumber, Revision>,
+    pub control: Control,
+    pub state: DeploymentState,
+    /// What the state was read at, and must still be at when a plan made from it is committed.
+    pub parent: StateVersion,
+}

@@ -1,0 +1,149 @@
+//! Finds the line of a path in YAML text.
+//!
+//! serde_yaml gives no positions with its values, but it puts one on every error. So the path is walked once more by
+//! a visitor that fails on purpose where it ends.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+const FOUND: &str = "this is the place";
+
+#[derive(Debug, Clone, PartialEq)]
+enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+/// The line, from 1, of `path` in the document with that index. The nearest enclosing place if the path itself is not
+/// in the text (a missing field).
+pub fn line_of(text: &str, document: usize, path: &str) -> Option<usize> {
+    let mut segments = segments(path);
+    loop {
+        let de = serde_yaml::Deserializer::from_str(text).nth(document)?;
+        if let Err(error) = (Walk { rest: &segments }).deserialize(de)
+            && error.to_string().contains(FOUND)
+        {
+            return error.location().map(|l| l.line());
+        }
+        segments.pop()?;
+    }
+}
+
+fn segments(path: &str) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('.').unwrap_or(rest);
+        if let Some(inner) = rest.strip_prefix('[') {
+            let Some((index, after)) = inner.split_once(']') else { break };
+            let Ok(index) = index.parse() else { break };
+            segments.push(Segment::Index(index));
+            rest = after;
+        } else if rest.starts_with('"') {
+            let end = quoted_end(rest);
+            let key = serde_json::from_str(&rest[..end]).unwrap_or_default();
+            segments.push(Segment::Key(key));
+            rest = &rest[end..];
+        } else {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            segments.push(Segment::Key(rest[..end].to_owned()));
+            rest = &rest[end..];
+        }
+    }
+    segments
+}
+
+/// Where the quoted string that `s` starts with ends.
+fn quoted_end(s: &str) -> usize {
+    let mut escaped = false;
+    for (i, c) in s.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return i + 1,
+            _ => {}
+        }
+    }
+    s.len()
+}
+
+/// Walks on to `rest`, or fails where it stands if that is empty.
+struct Walk<'p> {
+    rest: &'p [Segment],
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.rest.is_empty() { FOUND } else { "something to walk into" })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Segment::Key(key), rest)) = self.rest.split_first() else {
+            // The start of a mapping is where its first key is.
+            return match map.next_key_seed(Key { wanted: None, stop: true })? {
+                Some(_) | None => Err(A::Error::custom(FOUND)),
+            };
+        };
+        while let Some(found) = map.next_key_seed(Key { wanted: Some(key), stop: rest.is_empty() })? {
+            if found {
+                map.next_value_seed(Walk { rest })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((Segment::Index(index), rest)) = self.rest.split_first() else {
+            return Err(A::Error::custom(FOUND));
+        };
+        for _ in 0..*index {
+            if seq.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        seq.next_element_seed(Walk { rest })?;
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Reads a key; says whether it is the wanted one, or fails at it if the walk ends there.
+struct Key<'k> {
+    wanted: Option<&'k str>,
+    stop: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = bool;
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
+        match self.wanted {
+            Some(wanted) if wanted != key => Ok(false),
+            _ if self.stop => Err(E::custom(FOUND)),
+            _ => Ok(true),
+        }
+    }
+}

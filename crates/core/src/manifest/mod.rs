@@ -1,0 +1,175 @@
+//! Manifests: YAML or JSON text to checked values, once. All problems are collected, each with its line and path.
+
+mod fields;
+mod locate;
+mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use locate::line_of;
+
+use crate::deployment::{DeploymentSpec, Labels};
+use crate::digest::Digest;
+use crate::names::{DeploymentName, ModelName, VersionName};
+use crate::version::Format;
+
+pub const API_VERSION: &str = "modelyard.dev/v1";
+
+/// Something wrong with a manifest, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// From 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Within the document: `spec.strategy.canary.steps[0].weight`. Empty for the document itself.
+    pub path: String,
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}:")?;
+        }
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if self.file.is_some() || self.line.is_some() {
+            f.write_str(" ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// One document of a manifest file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its place among the file's documents, from 0; with a path, [`line_of`] turns it into a line.
+    pub index: usize,
+    pub resource: Resource,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    Model(ModelManifest),
+    ModelVersion(VersionManifest),
+    ModelDeployment(DeploymentManifest),
+}
+
+impl Resource {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Model(_) => "Model",
+            Self::ModelVersion(_) => "ModelVersion",
+            Self::ModelDeployment(_) => "ModelDeployment",
+        }
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Model(m) => m.name.as_str(),
+            Self::ModelVersion(v) => &v.name,
+            Self::ModelDeployment(d) => d.name.as_str(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelManifest {
+    pub name: ModelName,
+    pub labels: Labels,
+    pub description: Option<String>,
+    pub owner: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionManifest {
+    /// The document's name. The version itself is known by `model` and `version`.
+    pub name: String,
+    pub labels: Labels,
+    pub model: ModelName,
+    pub version: VersionName,
+    pub format: Format,
+    pub artifact: ArtifactRef,
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRef {
+    pub uri: ArtifactUri,
+    pub sha256: Option<Digest>,
+}
+
+/// Where an artifact is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ArtifactUri {
+    /// Relative to the manifest; the client uploads it.
+    Relative(String),
+    /// An absolute path, from a `file://` URI. On the machine of the control plane.
+    File(String),
+    /// `http://` or `https://`.
+    Http(String),
+    /// `s3://bucket/key` or `gs://bucket/key`.
+    Bucket(String),
+}
+
+impl fmt::Display for ArtifactUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relative(s) | Self::Http(s) | Self::Bucket(s) => f.write_str(s),
+            Self::File(path) => write!(f, "file://{path}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentManifest {
+    pub name: DeploymentName,
+    pub labels: Labels,
+    pub spec: DeploymentSpec,
+}
+
+/// Parses a file of one or more documents.
+///
+/// # Errors
+/// All problems of all documents. After a syntax error the rest of the file cannot be read.
+pub fn parse(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    let mut documents = Vec::new();
+    let mut problems = Vec::new();
+    for (index, de) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        match serde_yaml::Value::deserialize(de) {
+            Ok(serde_yaml::Value::Null) => {}
+            Ok(value) => {
+                let (resource, found) = resources::read(&value);
+                problems.extend(found.into_iter().map(|(path, message)| Problem {
+                    file: None,
+                    line: line_of(text, index, &path.to_string()),
+                    path: path.to_string(),
+                    message,
+                }));
+                documents.extend(resource.map(|resource| Document { index, resource }));
+            }
+            Err(error) => {
+                problems.push(Problem {
+                    file: None,
+                    line: error.location().map(|l| l.line()),
+                    path: String::new(),
+                    message: format!("not valid YAML: {error}"),
+                });
+                break;
+            }
+        }
+    }
+    if problems.is_empty() { Ok(documents) } else { Err(problems) }
+}

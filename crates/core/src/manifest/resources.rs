@@ -1,0 +1,244 @@
+//! The three kinds of documents, field by field.
+
+use serde_yaml::Value;
+
+use super::fields::{Fields, Path, Problems};
+use super::{
+    API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest,
+};
+use crate::deployment::{Analysis, Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
+use crate::names::DeploymentName;
+use crate::weight::{Rate, Weight};
+
+/// The resource, if the document is whole, and all its problems.
+pub(super) fn read(value: &Value) -> (Option<Resource>, Vec<(Path, String)>) {
+    let problems = Problems::default();
+    let resource = Fields::of(value, Path::default(), &problems).and_then(document);
+    (resource, problems.into_vec())
+}
+
+fn document(mut top: Fields<'_>) -> Option<Resource> {
+    let api_version: Option<String> = top.required("apiVersion");
+    if let Some(other) = api_version.filter(|v| v != API_VERSION) {
+        top.problem("apiVersion", format_args!("`{other}` is not known; use {API_VERSION}"));
+    }
+    let kind: Option<String> = top.required("kind");
+    let resource = match kind.as_deref() {
+        Some("Model") => model(&mut top).map(Resource::Model),
+        Some("ModelVersion") => version(&mut top).map(Resource::ModelVersion),
+        Some("ModelDeployment") => deployment(&mut top).map(Resource::ModelDeployment),
+        other => {
+            if let Some(other) = other {
+                let message = format_args!("`{other}` is not known; use Model, ModelVersion or ModelDeployment");
+                top.problem("kind", message);
+            }
+            // Their fields cannot be checked, but they are no further mistake.
+            top.ignore("metadata");
+            top.ignore("spec");
+            None
+        }
+    };
+    top.finish();
+    resource
+}
+
+fn model(top: &mut Fields<'_>) -> Option<ModelManifest> {
+    let mut metadata = top.required_fields("metadata");
+    let name = metadata.as_mut().and_then(|m| m.required("name"));
+    let labels = metadata.map(|mut m| finish_with(m.strings("labels"), m)).unwrap_or_default();
+    let (description, owner) = match top.optional_fields("spec") {
+        Some(mut spec) => finish_with((spec.optional("description"), spec.optional("owner")), spec),
+        None => (None, None),
+    };
+    Some(ModelManifest { name: name?, labels, description, owner })
+}
+
+fn version(top: &mut Fields<'_>) -> Option<VersionManifest> {
+    let mut metadata = top.required_fields("metadata");
+    // Only a label for the document, but kept to the rules of names so that it can be one elsewhere.
+    let name: Option<DeploymentName> = metadata.as_mut().and_then(|m| m.required("name"));
+    let labels = metadata.map(|mut m| finish_with(m.strings("labels"), m)).unwrap_or_default();
+    let mut spec = top.required_fields("spec")?;
+    let model = spec.required("model");
+    let version = spec.required("version");
+    let format = spec.required("format");
+    let artifact = spec.required_fields("artifact").and_then(|mut artifact| {
+        let uri = artifact.required::<String>("uri").and_then(|uri| artifact_uri(&artifact, uri));
+        let pinned = artifact.has("sha256");
+        let sha256 = artifact.optional("sha256");
+        artifact.finish();
+        // A digest that is wrong in form is a problem, not a missing pin.
+        (sha256.is_some() || !pinned).then_some(ArtifactRef { uri: uri?, sha256 })
+    });
+    let metadata = spec.strings("metadata");
+    spec.finish();
+    let name = name?.to_string();
+    Some(VersionManifest { name, labels, model: model?, version: version?, format: format?, artifact: artifact?, metadata })
+}
+
+fn artifact_uri(fields: &Fields<'_>, uri: String) -> Option<ArtifactUri> {
+    let refuse = |message: &str| {
+        fields.problem("uri", message);
+        None
+    };
+    match uri.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Some(ArtifactUri::File(path.to_owned())),
+        Some(("file", _)) => refuse("a file:// URI needs an absolute path: file:///models/linear.onnx"),
+        Some(("http" | "https", _)) => Some(ArtifactUri::Http(uri)),
+        Some(("s3" | "gs", rest)) if rest.split_once('/').is_some_and(|(b, k)| !b.is_empty() && !k.is_empty()) => {
+            Some(ArtifactUri::Bucket(uri))
+        }
+        Some(("s3" | "gs", _)) => refuse("use s3://BUCKET/KEY or gs://BUCKET/KEY"),
+        Some((scheme, _)) => {
+            let message = format!("`{scheme}://` is not known; use a path relative to the manifest, file://, http(s)://, s3:// or gs://");
+            refuse(&message)
+        }
+        None if uri.starts_with('/') => {
+            refuse("use a path relative to the manifest, or file:///… for a file on the control plane's machine")
+        }
+        None => Some(ArtifactUri::Relative(uri)),
+    }
+}
+
+fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
+    let mut metadata = top.required_fields("metadata");
+    let name = metadata.as_mut().and_then(|m| m.required("name"));
+    let labels = metadata.map(|mut m| finish_with(m.strings("labels"), m)).unwrap_or_default();
+    let mut spec = top.required_fields("spec")?;
+    let model = spec.required("model");
+    let version = spec.required("version");
+    let replicas = spec.optional_u64("replicas", 1..=1000).and_then(|n| u32::try_from(n).ok());
+    let resources = spec.optional_fields("resources").map(resources).unwrap_or_default();
+    let batching = spec.optional_fields("batching").and_then(batching);
+    let rollback_window = spec.optional("rollbackWindow").unwrap_or(DeploymentSpec::DEFAULT_ROLLBACK_WINDOW);
+    let strategy = match spec.optional_fields("strategy") {
+        Some(fields) => strategy(fields),
+        None => Some(Strategy::Rolling {}),
+    };
+    spec.finish();
+    let spec = DeploymentSpec {
+        model: model?,
+        version: version?,
+        replicas: replicas.unwrap_or(DeploymentSpec::DEFAULT_REPLICAS),
+        resources,
+        batching,
+        rollback_window,
+        strategy: strategy?,
+    };
+    Some(DeploymentManifest { name: name?, labels, spec })
+}
+
+fn resources(mut fields: Fields<'_>) -> Resources {
+    let mut quantity = |key| {
+        let text: String = fields.optional(key)?;
+        if !is_quantity(&text) {
+            fields.problem(key, format_args!("`{text}` is not a quantity; use 250m, 2, 128Mi or 1Gi"));
+        }
+        Some(text)
+    };
+    let resources = Resources { cpu: quantity("cpu"), memory: quantity("memory") };
+    fields.finish();
+    resources
+}
+
+/// A Kubernetes quantity: a decimal number and an optional suffix.
+fn is_quantity(s: &str) -> bool {
+    let end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
+    let (number, suffix) = s.split_at(end);
+    number.parse::<f64>().is_ok() && ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&suffix)
+}
+
+fn batching(mut fields: Fields<'_>) -> Option<Batching> {
+    let size = fields.optional_u64("maxBatchSize", 1..=65_536).and_then(|n| u32::try_from(n).ok());
+    if !fields.has("maxBatchSize") {
+        fields.problem("maxBatchSize", "`maxBatchSize` is missing");
+    }
+    let delay = fields.optional("maxDelay").unwrap_or_default();
+    fields.finish();
+    Some(Batching { max_batch_size: size?, max_delay: delay })
+}
+
+/// Strategies that the design names and this build does not have yet.
+const LATER: [&str; 3] = ["blueGreen", "abTest", "shadow"];
+
+fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
+    let given: Vec<&str> =
+        ["rolling", "canary"].into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
+    let strategy = match given.as_slice() {
+        ["rolling"] => {
+            if let Some(rolling) = fields.optional_fields("rolling") {
+                rolling.finish();
+            }
+            Some(Strategy::Rolling {})
+        }
+        ["canary"] => fields.required_fields("canary").and_then(canary).map(Strategy::Canary),
+        [later] => {
+            fields.problem(later, "this strategy is not supported by this build yet; use canary or rolling");
+            None
+        }
+        [] => {
+            fields.problem_here("name one strategy: canary or rolling");
+            None
+        }
+        several => {
+            fields.problem_here(format_args!("name one strategy, not several: {}", several.join(", ")));
+            None
+        }
+    };
+    for key in ["rolling", "canary"].into_iter().chain(LATER) {
+        fields.ignore(key);
+    }
+    fields.finish();
+    strategy
+}
+
+fn canary(mut fields: Fields<'_>) -> Option<Canary> {
+    let steps = fields.required_list("steps").and_then(|steps| {
+        let wanted = steps.len();
+        let steps: Vec<Step> = steps.into_iter().filter_map(step).collect();
+        (steps.len() == wanted).then_some(steps)
+    });
+    if let Some(steps) = &steps {
+        if steps.is_empty() {
+            fields.problem("steps", "needs at least one step, such as {weight: 10, hold: 30s}; for none use `rolling`");
+        }
+        for (i, pair) in steps.windows(2).enumerate() {
+            if pair[1].weight <= pair[0].weight {
+                let message = format_args!("step {} must have more weight than the {} before it", i + 2, pair[0].weight);
+                fields.problem("steps", message);
+            }
+        }
+    }
+    let given = fields.has("analysis");
+    let analysis = fields.optional_fields("analysis").and_then(analysis);
+    let on_inconclusive = fields.optional("onInconclusive").unwrap_or_default();
+    let progress_deadline = fields.optional("progressDeadline").unwrap_or(Canary::DEFAULT_PROGRESS_DEADLINE);
+    fields.finish();
+    (analysis.is_some() || !given).then_some(Canary { steps: steps?, analysis, on_inconclusive, progress_deadline })
+}
+
+fn step(mut fields: Fields<'_>) -> Option<Step> {
+    let weight = fields.required_number("weight", Weight::from_percent);
+    if weight.is_some_and(Weight::is_zero) {
+        fields.problem("weight", "a step needs more than 0 % of the traffic");
+    }
+    let hold = fields.optional("hold").unwrap_or_default();
+    fields.finish();
+    Some(Step { weight: weight?, hold })
+}
+
+fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
+    let analysis = Analysis {
+        min_requests: fields.optional_u64("minRequests", 1..=1_000_000_000).unwrap_or(100),
+        max_error_rate: fields.optional_number("maxErrorRate", Rate::from_share),
+        max_latency_p99: fields.optional("maxLatencyP99"),
+        max_disagreement: fields.optional_number("maxDisagreement", Rate::from_share),
+    };
+    fields.finish();
+    Some(analysis)
+}
+
+fn finish_with<T>(value: T, fields: Fields<'_>) -> T {
+    fields.finish();
+    value
+}

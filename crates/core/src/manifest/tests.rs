@@ -1,0 +1,135 @@
+//! Manifests as people write them, right and wrong.
+
+use super::*;
+
+const LINEAR: &str = r#"apiVersion: modelyard.dev/v1
+kind: Model
+metadata: {name: linear, labels: {team: pricing, "modelyard.dev/tier": "1"}}
+spec: {description: "y = x·w + b", owner: pricing@example.com}
+---
+apiVersion: modelyard.dev/v1
+kind: ModelVersion
+metadata: {name: linear-2}
+spec:
+  model: linear
+  version: "2"
+  format: onnx
+  artifact:
+    uri: linear-2.onnx
+  metadata: {trainedOn: "2026-11-01", auc: "0.91"}
+---
+apiVersion: modelyard.dev/v1
+kind: ModelDeployment
+metadata: {name: linear}
+spec:
+  model: linear
+  version: "2"
+  replicas: 2
+  resources: {cpu: 250m, memory: 128Mi}
+  batching: {maxBatchSize: 32, maxDelay: 2ms}
+  rollbackWindow: 10m
+  strategy:
+    canary:
+      steps: [{weight: 10, hold: 30s}, {weight: 50, hold: 1m}]
+      analysis: {minRequests: 100, maxErrorRate: 0.01, maxLatencyP99: 50ms, maxDisagreement: 0.02}
+      onInconclusive: hold
+"#;
+
+#[test]
+fn the_manifest_of_the_contract_is_read() {
+    let documents = parse(LINEAR).unwrap();
+    assert_eq!(documents.iter().map(|d| d.resource.kind()).collect::<Vec<_>>(), ["Model", "ModelVersion", "ModelDeployment"]);
+    let Resource::ModelDeployment(deployment) = &documents[2].resource else { panic!() };
+    insta::assert_yaml_snapshot!(deployment.spec);
+    let json = serde_json::to_string(&deployment.spec).unwrap();
+    assert_eq!(serde_json::from_str::<DeploymentSpec>(&json).unwrap(), deployment.spec, "the stored form reads back");
+}
+
+#[test]
+fn json_documents_are_read_too() {
+    let text = r#"{"apiVersion": "modelyard.dev/v1", "kind": "Model", "metadata": {"name": "m"}}"#;
+    assert_eq!(parse(text).unwrap()[0].resource.name(), "m");
+}
+
+#[test]
+fn every_problem_of_every_document_is_reported_with_line_and_path() {
+    let text = r#"apiVersion: modelyard.dev/v2
+kind: ModelDeployment
+metadata: {name: Linear}
+spec:
+  model: linear
+  version: 2
+  replica: 2
+  strategy:
+    canary:
+      steps:
+        - weight: 10
+          hold: 30 s
+        - weight: 5.001
+          hold: 1m
+      analysis:
+        maxErrorRate: 2
+---
+kind: ModelVersion
+apiVersion: modelyard.dev/v1
+metadata:
+  name: v
+  labels:
+    a.b/c: 3
+spec:
+  model: linear
+  format: pickle
+  artifact: {uri: /abs.onnx, sha256: xyz}
+---
+kind: Modell
+apiVersion: modelyard.dev/v1
+"#;
+    let problems = parse(text).unwrap_err();
+    insta::assert_snapshot!(problems.iter().map(|p| format!("{p}\n")).collect::<String>());
+}
+
+#[test]
+fn a_syntax_error_names_its_line() {
+    let problems = parse("kind: Model\nmetadata: [oops\n").unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].line.is_some_and(|l| l >= 2), "{problems:?}");
+}
+
+#[test]
+fn a_duplicate_key_is_refused() {
+    let problems = parse("kind: Model\nkind: Model\n").unwrap_err();
+    assert!(problems[0].message.contains("duplicate"), "{problems:?}");
+}
+
+#[test]
+fn strategies_are_one_of_several() {
+    let of = |strategy: &str| {
+        parse(&format!(
+            "apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: d}}\nspec:\n  model: m\n  version: \"1\"\n  strategy: {strategy}\n"
+        ))
+    };
+    assert!(of("{rolling: {}}").is_ok());
+    assert!(of("{rolling: }").is_ok());
+    for (bad, word) in [
+        ("{}", "name one strategy"),
+        ("{rolling: {}, canary: {steps: [{weight: 1}]}}", "not several"),
+        ("{abTest: {}}", "not supported by this build yet"),
+        ("{bluegreen: {}}", "unknown field"),
+        ("{canary: {steps: []}}", "at least one step"),
+        ("{canary: {steps: [{weight: 50}, {weight: 10}]}}", "more weight"),
+        ("{canary: {steps: [{weight: 0}]}}", "more than 0 %"),
+    ] {
+        let problems = of(bad).unwrap_err();
+        assert!(problems.iter().any(|p| p.message.contains(word)), "{bad}: {problems:?}");
+    }
+}
+
+#[test]
+fn lines_are_found_by_path() {
+    let at = |path| line_of(LINEAR, 2, path);
+    assert_eq!(at(""), Some(17));
+    assert_eq!(at("spec.version"), Some(22));
+    assert_eq!(at("spec.strategy.canary.steps[1].weight"), Some(29));
+    assert_eq!(at("spec.nothing"), Some(20));
+    assert_eq!(line_of(LINEAR, 0, r#"metadata.labels."modelyard.dev/tier""#), Some(3));
+}

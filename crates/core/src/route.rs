@@ -1,0 +1,72 @@
+//! Route tables: which backends serve a deployment, with which weights. What the gateway follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{BackendId, DeploymentName, Epoch, RevisionNumber, VariantName, VersionName};
+use crate::weight::Weight;
+use crate::workload::WorkloadId;
+
+/// Orders route tables: by term of office, then by count within it. A gateway ignores an older one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableVersion {
+    pub epoch: Epoch,
+    pub sequence: u64,
+}
+
+impl fmt::Display for TableVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.sequence)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    pub version: TableVersion,
+    pub deployments: BTreeMap<DeploymentName, Route>,
+}
+
+impl RouteTable {
+    /// The workloads that may get requests by this table.
+    pub fn workloads(&self) -> BTreeSet<WorkloadId> {
+        self.deployments.values().flat_map(|r| &r.variants).map(|v| v.workload.clone()).collect()
+    }
+}
+
+/// How one deployment is served. The weights of its variants sum to 10,000 basis points, or there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Which evidence requests count for: evidence of different windows is never mixed.
+    pub window: Window,
+    pub variants: Vec<Variant>,
+}
+
+/// A stretch of a rollout over which evidence is gathered: a step of a revision's rollout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Window {
+    pub revision: RevisionNumber,
+    pub step: u32,
+}
+
+/// One version under a deployment. Weight 0: reachable only by its version (warm, or not yet on trial).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    pub name: VariantName,
+    pub revision: RevisionNumber,
+    pub version: VersionName,
+    pub workload: WorkloadId,
+    pub weight: Weight,
+    /// Whether a request that another variant failed is asked of this one instead (inference is idempotent).
+    pub fallback: bool,
+    /// Ready ones only; empty while none is.
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Backend {
+    pub id: BackendId,
+    pub address: SocketAddr,
+}

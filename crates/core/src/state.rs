@@ -1,0 +1,142 @@
+//! The persisted state of a deployment: its revisions, and how far the walk to the latest one has come.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deployment::DeploymentSpec;
+use crate::names::{Actor, AliasName, DeploymentName, RevisionNumber};
+use crate::timestamp::Timestamp;
+use crate::verdict::Verdict;
+use crate::version::ModelVersion;
+use crate::weight::Weight;
+use crate::workload::Workload;
+
+/// One accepted spec of a deployment, with its version resolved. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    pub number: RevisionNumber,
+    pub spec: DeploymentSpec,
+    /// What `spec.version` meant when the revision was made.
+    pub version: ModelVersion,
+    pub cause: Cause,
+    pub actor: Actor,
+    pub created_at: Timestamp,
+}
+
+impl Revision {
+    pub fn workload(&self, deployment: &DeploymentName) -> Workload {
+        Workload::new(deployment, &self.spec, &self.version)
+    }
+}
+
+/// Why a revision was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Cause {
+    /// A manifest was applied.
+    Applied,
+    /// An alias that the spec follows was moved.
+    AliasMoved { alias: AliasName },
+    /// A copy of an earlier revision, asked for by a person or decided by a rollout's analysis.
+    Rollback { from: RevisionNumber, to: RevisionNumber, reason: String },
+}
+
+impl Cause {
+    pub fn is_rollback(&self) -> bool {
+        matches!(self, Self::Rollback { .. })
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Applied => f.write_str("applied"),
+            Self::AliasMoved { alias } => write!(f, "alias {alias} moved"),
+            Self::Rollback { from, to, reason } => write!(f, "rollback from {from} to {to}: {reason}"),
+        }
+    }
+}
+
+/// How a revision's rollout ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Outcome {
+    /// Not yet.
+    Pending,
+    /// It came to serve all traffic.
+    Completed { at: Timestamp },
+    /// Another revision came before it was done.
+    Superseded { by: RevisionNumber },
+    /// It was taken back before it served all traffic.
+    RolledBack { by: RevisionNumber, reason: String },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("in progress"),
+            Self::Completed { .. } => f.write_str("completed"),
+            Self::Superseded { by } => write!(f, "superseded by {by}"),
+            Self::RolledBack { by, reason } => write!(f, "rolled back by {by}: {reason}"),
+        }
+    }
+}
+
+/// What the planner decided so far. Written by the control plane's commits alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentState {
+    /// The revision that serves, or last served, all traffic.
+    pub stable: Option<RevisionNumber>,
+    /// The walk to the latest revision; `None` before the first.
+    pub rollout: Option<Rollout>,
+    /// Replaced revisions that are kept running, without traffic.
+    pub warm: Vec<Warm>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    pub revision: RevisionNumber,
+    pub phase: Phase,
+    /// The canary step, from 0.
+    pub step: u32,
+    /// The revision's share of traffic; the stable revision has the rest.
+    pub weight: Weight,
+    pub started_at: Timestamp,
+    /// When the phase, or the step in it, began.
+    pub since: Timestamp,
+    /// The verdict that ended the last step.
+    pub verdict: Option<Verdict>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Its workers are not all ready yet.
+    Starting,
+    /// It has the weight of a step.
+    Progressing,
+    /// It serves all traffic.
+    Completed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Warm {
+    pub revision: RevisionNumber,
+    pub until: Timestamp,
+}
+
+/// What people ask of the rollout to one revision. Written by the API alone; void for any other revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Control {
+    pub revision: RevisionNumber,
+    /// Who paused it. A paused rollout takes no next step; a failing analysis still rolls it back.
+    pub paused_by: Option<Actor>,
+    /// Who asked to skip the remaining steps.
+    pub promoted_by: Option<Actor>,
+}
