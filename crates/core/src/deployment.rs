@@ -14,9 +14,11 @@ use crate::span::Span;
 use crate::weight::{Rate, Weight};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeploymentSpec {
     pub model: ModelName,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub version: VersionRef,
     pub replicas: u32,
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
@@ -75,6 +77,7 @@ impl fmt::Display for VersionRef {
 
 /// Kubernetes quantities, kept as written (`250m`, `128Mi`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +93,7 @@ impl Resources {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Batching {
     pub max_batch_size: u32,
@@ -98,6 +102,7 @@ pub struct Batching {
 
 /// How a new version takes over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Strategy {
     /// Start the new version beside the old one, and move all traffic when it is ready.
@@ -116,6 +121,7 @@ impl fmt::Display for Strategy {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Canary {
     /// At least one; weights ascend. After the last one the version takes all traffic.
@@ -138,6 +144,7 @@ impl Canary {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
     pub weight: Weight,
@@ -146,6 +153,7 @@ pub struct Step {
 
 /// The gate of a canary's steps: all limits must hold over at least `min_requests` of the step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Analysis {
     pub min_requests: u64,
@@ -159,6 +167,7 @@ pub struct Analysis {
 
 /// What to do when a step's analysis has no verdict by the progress deadline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum OnInconclusive {
     #[default]

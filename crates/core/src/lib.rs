@@ -31,8 +31,8 @@ pub use digest::Digest;
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
 pub use histogram::LatencyHistogram;
 pub use names::{
-    Actor, AliasName, BackendId, DeploymentName, Epoch, GatewayId, ModelName, NameError, RevisionNumber,
-    StateVersion, VariantName, VersionName,
+    Actor, AliasName, BackendId, DeploymentName, Epoch, GatewayId, ModelName, NameError, RevisionNumber, StateVersion,
+    VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
 pub use route::{Backend, Route, RouteTable, TableVersion, Variant, Window};

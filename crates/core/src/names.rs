@@ -24,19 +24,14 @@ impl NameError {
     }
 }
 
-const DNS_LABEL: &str =
-    "use 1 to 52 lower-case letters, digits and `-`, starting and ending with a letter or digit";
-const VERSION: &str =
-    "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit";
+const DNS_LABEL: &str = "use 1 to 52 lower-case letters, digits and `-`, starting and ending with a letter or digit";
+const VERSION: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit";
 const ALIAS: &str = "use 1 to 64 letters, digits, `_` and `-`, starting with a letter";
 const TOKEN: &str = "use 1 to 128 printable characters without spaces at the ends";
 
 fn is_dns_label(s: &str) -> bool {
     let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=52).contains(&s.len())
-        && s.chars().all(|c| ok(c) || c == '-')
-        && s.starts_with(ok)
-        && s.ends_with(ok)
+    (1..=52).contains(&s.len()) && s.chars().all(|c| ok(c) || c == '-') && s.starts_with(ok) && s.ends_with(ok)
 }
 
 fn is_version(s: &str) -> bool {
@@ -59,6 +54,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path, $rule:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -153,6 +149,7 @@ macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub u64);
 

@@ -89,7 +89,9 @@ pub enum ReplicaPhase {
     NotReady,
     Draining,
     /// It ended, and is started again at the time named.
-    BackOff { until: Timestamp },
+    BackOff {
+        until: Timestamp,
+    },
 }
 
 impl fmt::Display for ReplicaPhase {

@@ -63,6 +63,7 @@ pub struct RollbackDraft {
 
 /// The status of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DeploymentReport {
     /// The revision that this report is about: the latest that the reconciler has seen.
@@ -80,6 +81,7 @@ pub struct DeploymentReport {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StepReport {
     pub index: u32,
@@ -88,6 +90,7 @@ pub struct StepReport {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VariantReport {
     pub name: VariantName,
@@ -105,6 +108,7 @@ pub struct VariantReport {
 
 /// In the manner of Kubernetes: a named statement that is true, false or unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     pub kind: ConditionKind,
@@ -113,6 +117,7 @@ pub struct Condition {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ConditionKind {
     /// Every variant with weight has a ready worker.
     Available,

@@ -9,6 +9,7 @@ use crate::names::NameError;
 
 /// Tensor element types, by their Open Inference Protocol v2 names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Datatype {
     Bool,
@@ -94,6 +95,7 @@ impl fmt::Display for Datatype {
 
 /// One input or output. A dimension of -1 is free (a batch, a sequence length).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TensorSpec {
     pub name: String,
     pub datatype: Datatype,
@@ -108,6 +110,7 @@ impl fmt::Display for TensorSpec {
 
 /// The inputs and outputs of a model version, as found when its artifact was loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,

@@ -14,6 +14,7 @@ use crate::workload::Workload;
 
 /// One accepted spec of a deployment, with its version resolved. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Revision {
     pub number: RevisionNumber,
@@ -33,6 +34,7 @@ impl Revision {
 
 /// Why a revision was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Cause {
     /// A manifest was applied.
@@ -61,6 +63,7 @@ impl fmt::Display for Cause {
 
 /// How a revision's rollout ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Outcome {
     /// Not yet.
@@ -113,6 +116,7 @@ pub struct Rollout {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Its workers are not all ready yet.

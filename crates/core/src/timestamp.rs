@@ -9,6 +9,7 @@ use crate::span::Span;
 
 /// Milliseconds since the Unix epoch; RFC 3339 in UTC wherever it is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(i64);
 

@@ -12,6 +12,7 @@ use crate::signature::Signature;
 
 /// How an artifact is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// An ONNX `ModelProto`.
@@ -50,6 +51,7 @@ impl fmt::Display for Format {
 
 /// A registered version: what a workload needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelVersion {
     pub model: ModelName,
     pub version: VersionName,

@@ -8,6 +8,7 @@ use crate::names::NameError;
 
 /// A share of traffic in basis points (1/100 of a per cent), 0 to 10,000. Written as per cent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = f64))]
 pub struct Weight(u16);
 
 impl Weight {
@@ -77,6 +78,7 @@ impl<'de> Deserialize<'de> for Weight {
 
 /// A share from 0 to 1 in parts per million: error rates, disagreement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = f64))]
 pub struct Rate(u32);
 
 impl Rate {

@@ -15,6 +15,7 @@ use crate::version::{Format, ModelVersion};
 /// The number of replicas is no part of it: scaling keeps the workload. Two revisions with the same version and
 /// settings share one, which is what makes a rollback to a warm version instant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct WorkloadId(String);
 

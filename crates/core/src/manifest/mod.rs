@@ -22,6 +22,7 @@ pub const API_VERSION: &str = "modelyard.dev/v1";
 
 /// Something wrong with a manifest, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,

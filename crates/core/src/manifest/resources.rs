@@ -3,9 +3,7 @@
 use serde_yaml::Value;
 
 use super::fields::{Fields, Path, Problems};
-use super::{
-    API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest,
-};
+use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
 use crate::deployment::{Analysis, Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
 use crate::names::DeploymentName;
 use crate::weight::{Rate, Weight};
@@ -73,7 +71,15 @@ fn version(top: &mut Fields<'_>) -> Option<VersionManifest> {
     let metadata = spec.strings("metadata");
     spec.finish();
     let name = name?.to_string();
-    Some(VersionManifest { name, labels, model: model?, version: version?, format: format?, artifact: artifact?, metadata })
+    Some(VersionManifest {
+        name,
+        labels,
+        model: model?,
+        version: version?,
+        format: format?,
+        artifact: artifact?,
+        metadata,
+    })
 }
 
 fn artifact_uri(fields: &Fields<'_>, uri: String) -> Option<ArtifactUri> {
@@ -90,7 +96,9 @@ fn artifact_uri(fields: &Fields<'_>, uri: String) -> Option<ArtifactUri> {
         }
         Some(("s3" | "gs", _)) => refuse("use s3://BUCKET/KEY or gs://BUCKET/KEY"),
         Some((scheme, _)) => {
-            let message = format!("`{scheme}://` is not known; use a path relative to the manifest, file://, http(s)://, s3:// or gs://");
+            let message = format!(
+                "`{scheme}://` is not known; use a path relative to the manifest, file://, http(s)://, s3:// or gs://"
+            );
             refuse(&message)
         }
         None if uri.starts_with('/') => {
@@ -162,8 +170,7 @@ fn batching(mut fields: Fields<'_>) -> Option<Batching> {
 const LATER: [&str; 3] = ["blueGreen", "abTest", "shadow"];
 
 fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
-    let given: Vec<&str> =
-        ["rolling", "canary"].into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
+    let given: Vec<&str> = ["rolling", "canary"].into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
     let strategy = match given.as_slice() {
         ["rolling"] => {
             if let Some(rolling) = fields.optional_fields("rolling") {
@@ -204,7 +211,8 @@ fn canary(mut fields: Fields<'_>) -> Option<Canary> {
         }
         for (i, pair) in steps.windows(2).enumerate() {
             if pair[1].weight <= pair[0].weight {
-                let message = format_args!("step {} must have more weight than the {} before it", i + 2, pair[0].weight);
+                let message =
+                    format_args!("step {} must have more weight than the {} before it", i + 2, pair[0].weight);
                 fields.problem("steps", message);
             }
         }

@@ -38,7 +38,10 @@ spec:
 #[test]
 fn the_manifest_of_the_contract_is_read() {
     let documents = parse(LINEAR).unwrap();
-    assert_eq!(documents.iter().map(|d| d.resource.kind()).collect::<Vec<_>>(), ["Model", "ModelVersion", "ModelDeployment"]);
+    assert_eq!(
+        documents.iter().map(|d| d.resource.kind()).collect::<Vec<_>>(),
+        ["Model", "ModelVersion", "ModelDeployment"]
+    );
     let Resource::ModelDeployment(deployment) = &documents[2].resource else { panic!() };
     insta::assert_yaml_snapshot!(deployment.spec);
     let json = serde_json::to_string(&deployment.spec).unwrap();
