@@ -1,0 +1,125 @@
+//! The status of a deployment: its variants, its conditions, and what it waits on, so that nobody reads logs to learn
+//! why.
+
+use std::collections::BTreeSet;
+
+use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
+use modelyard_core::state::Phase;
+use modelyard_core::{
+    DeploymentName, Observation, Observed, ReplicaPhase, ReplicaStatus, Strategy, VariantName, Workload, WorkloadStatus,
+};
+
+use crate::rollout::Next;
+use crate::routes;
+
+pub(crate) fn report(name: &DeploymentName, next: &Next, observation: &Observation) -> DeploymentReport {
+    let variants = variants(name, next, observation);
+    let rollout = &next.rollout;
+    let mut waiting_on = next.waiting_on.clone();
+    let mut conditions = vec![available(&variants), progressing(next)];
+    conditions.extend(crash_looping(name, next, observation));
+    if next.inconclusive {
+        let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
+        conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
+    }
+    // A wait on workers is explained by what keeps them from being ready.
+    if rollout.phase == Phase::Starting {
+        waiting_on.extend(troubles(name, next, observation));
+    }
+    DeploymentReport {
+        observed_revision: rollout.revision,
+        phase: rollout.phase,
+        paused: next.paused,
+        step: step(next),
+        variants,
+        conditions,
+        waiting_on,
+        verdict: next.verdict.clone(),
+    }
+}
+
+fn step(next: &Next) -> Option<StepReport> {
+    let Strategy::Canary(canary) = &next.revision(next.rollout.revision)?.spec.strategy else { return None };
+    let count = u32::try_from(canary.steps.len()).unwrap_or(u32::MAX);
+    let progressing = next.rollout.phase == Phase::Progressing;
+    progressing.then_some(StepReport { index: next.rollout.step, count, since: next.rollout.since })
+}
+
+fn variants(name: &DeploymentName, next: &Next, observation: &Observation) -> Vec<VariantReport> {
+    let route = routes::route(name, next, observation);
+    let of = |variant: modelyard_core::Variant| {
+        let status = observation.of(&variant.workload).known();
+        let replicas = next.revision(variant.revision).map_or(0, |r| r.spec.replicas);
+        let is_warm = variant.name == VariantName::previous();
+        let warm = next.state.warm.iter().find(|w| is_warm && w.revision == variant.revision);
+        VariantReport {
+            ready: u32::try_from(variant.backends.len()).unwrap_or(u32::MAX),
+            restarts: status.map_or(0, |s| s.replicas.iter().map(|r| r.restarts).sum()),
+            name: variant.name,
+            revision: variant.revision,
+            version: variant.version,
+            workload: variant.workload,
+            weight: variant.weight,
+            replicas,
+            warm_until: warm.map(|w| w.until),
+        }
+    };
+    route.variants.into_iter().map(of).collect()
+}
+
+fn available(variants: &[VariantReport]) -> Condition {
+    let lacking: Vec<_> = variants.iter().filter(|v| !v.weight.is_zero() && v.ready == 0).collect();
+    let message = match lacking.as_slice() {
+        [] => "every variant with traffic has a ready worker".into(),
+        lacking => {
+            let names: Vec<_> = lacking.iter().map(|v| format!("{} (version {})", v.name, v.version)).collect();
+            format!("no ready worker: {}", names.join(", "))
+        }
+    };
+    Condition { kind: ConditionKind::Available, status: lacking.is_empty(), message }
+}
+
+fn progressing(next: &Next) -> Condition {
+    let rollout = &next.rollout;
+    let message = match rollout.phase {
+        Phase::Starting => format!("the workers of revision {} are coming up", rollout.revision),
+        Phase::Progressing => format!("revision {} has {} of the traffic", rollout.revision, rollout.weight),
+        Phase::Completed => format!("revision {} serves all traffic", rollout.revision),
+    };
+    Condition { kind: ConditionKind::Progressing, status: rollout.phase != Phase::Completed, message }
+}
+
+/// The workloads of the deployment that are known to run.
+fn running<'o>(
+    name: &DeploymentName,
+    next: &Next,
+    observation: &'o Observation,
+) -> impl Iterator<Item = (Workload, &'o WorkloadStatus)> {
+    let numbers: BTreeSet<_> = next.live_revisions().into_iter().collect();
+    let workloads: Vec<_> = numbers.into_iter().filter_map(|n| next.revision(n)).map(|r| r.workload(name)).collect();
+    workloads.into_iter().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
+}
+
+fn crash_looping(name: &DeploymentName, next: &Next, observation: &Observation) -> Option<Condition> {
+    let is_looping = |r: &ReplicaStatus| matches!(r.phase, ReplicaPhase::BackOff { .. }) && r.restarts > 0;
+    let (workload, replica) = running(name, next, observation)
+        .find_map(|(w, status)| status.replicas.iter().find(|r| is_looping(r)).map(|r| (w, r)))?;
+    let why = replica.message.as_deref().unwrap_or("it says nothing");
+    let message = format!("a worker of version {} ended {} times: {why}", workload.version, replica.restarts);
+    Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
+}
+
+/// What keeps the target's workers from being ready, in the runtime's words.
+fn troubles(name: &DeploymentName, next: &Next, observation: &Observation) -> Vec<String> {
+    let Some(target) = next.revision(next.rollout.revision) else { return Vec::new() };
+    match observation.of(&target.workload(name).id) {
+        Observed::Absent => Vec::new(),
+        Observed::Unknown { reason } => vec![format!("the runtime does not tell: {reason}")],
+        Observed::Known(status) => status
+            .replicas
+            .iter()
+            .filter(|r| r.phase != ReplicaPhase::Ready)
+            .filter_map(|r| r.message.as_ref().map(|m| format!("worker {}: {} ({m})", r.id, r.phase)))
+            .collect(),
+    }
+}

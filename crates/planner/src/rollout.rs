@@ -1,0 +1,492 @@
+//! The walk of one deployment from revision to revision. Read [`advance`] and follow the verbs.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use modelyard_core::event::{EventDraft, EventKind};
+use modelyard_core::inputs::{DesiredDeployment, Inputs};
+use modelyard_core::plan::{Commit, RollbackDraft};
+use modelyard_core::state::{Cause, DeploymentState, Outcome, Phase, Revision, Rollout, Warm};
+use modelyard_core::verdict::{Decision, Verdict};
+use modelyard_core::{
+    Actor, Canary, DeploymentName, Evidence, EvidenceKey, OnInconclusive, RevisionNumber, Step, Strategy, Timestamp,
+    VariantName, Weight, Window, WorkloadId,
+};
+use serde_json::json;
+
+use crate::verdict::judge;
+
+/// Where a deployment stands after this pass.
+pub(crate) struct Next<'a> {
+    pub(crate) state: DeploymentState,
+    /// The rollout of `state`: there always is one by now.
+    pub(crate) rollout: Rollout,
+    pub(crate) revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
+    /// What is to be written; `None` if nothing changed.
+    pub(crate) commit: Option<Commit>,
+    pub(crate) paused: bool,
+    pub(crate) waiting_on: Vec<String>,
+    /// The analysis of the step under way.
+    pub(crate) verdict: Option<Verdict>,
+    /// The analysis has had no verdict for too long.
+    pub(crate) inconclusive: bool,
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+impl Next<'_> {
+    pub(crate) fn revision(&self, number: RevisionNumber) -> Option<&Revision> {
+        self.revisions.get(&number)
+    }
+
+    /// The revisions that must keep running.
+    pub(crate) fn live_revisions(&self) -> Vec<RevisionNumber> {
+        let warm = self.state.warm.iter().map(|w| w.revision);
+        warm.chain(self.state.stable).chain([self.rollout.revision]).collect()
+    }
+}
+
+/// Takes the deployment as far as it can go now.
+pub(crate) fn advance<'a>(name: &'a DeploymentName, desired: &'a DesiredDeployment, inputs: &'a Inputs) -> Next<'a> {
+    let mut walk = Walk::new(name, desired, inputs);
+    walk.begin_new_revision();
+    while walk.take_step() {}
+    walk.end_warm();
+    walk.finish()
+}
+
+struct Walk<'a> {
+    name: &'a DeploymentName,
+    desired: &'a DesiredDeployment,
+    inputs: &'a Inputs,
+    revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
+    state: DeploymentState,
+    rollout: Rollout,
+    events: Vec<EventDraft>,
+    outcomes: BTreeMap<RevisionNumber, Outcome>,
+    rollback: Option<RollbackDraft>,
+    waiting_on: Vec<String>,
+    verdict: Option<Verdict>,
+    inconclusive: bool,
+    wake_at: Option<Timestamp>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(name: &'a DeploymentName, desired: &'a DesiredDeployment, inputs: &'a Inputs) -> Self {
+        let state = desired.state.clone();
+        let rollout = state.rollout.clone().unwrap_or_else(|| starting(desired.target, inputs.now));
+        Self {
+            name,
+            desired,
+            inputs,
+            revisions: Cow::Borrowed(&desired.revisions),
+            state,
+            rollout,
+            events: Vec::new(),
+            outcomes: BTreeMap::new(),
+            rollback: None,
+            waiting_on: Vec::new(),
+            verdict: None,
+            inconclusive: false,
+            wake_at: None,
+        }
+    }
+
+    // ---- the steps of the walk ---------------------------------------------------------------------------------
+
+    /// Turns to the latest revision, if the state is still about an earlier one. That one keeps its place as the
+    /// stable revision if it got there; else it is given up.
+    fn begin_new_revision(&mut self) {
+        let target = self.desired.target;
+        let known = self.state.rollout.as_ref().map(|r| r.revision);
+        if known == Some(target) {
+            return;
+        }
+        let cause = self.cause_of(target);
+        let live = [known, self.state.stable];
+        for number in self.desired.revisions.range(..target).map(|(n, _)| *n) {
+            let unfinished = known == Some(number) && self.rollout.phase != Phase::Completed;
+            let never_begun = !live.contains(&Some(number)) && !self.is_warm(number);
+            if unfinished || never_begun {
+                self.outcomes.insert(number, given_up(number, target, cause.as_ref()));
+            }
+        }
+        if let Some(known) = known.filter(|_| self.state.stable.is_none()) {
+            // It never came to serve everyone, but what runs of it serves better than nothing.
+            self.state.stable = Some(known).filter(|number| self.ready_replicas(*number) > 0);
+        }
+        self.rollout = starting(target, self.inputs.now);
+        let (version, cause) = (self.version_of(target), cause.map(|c| c.to_string()).unwrap_or_default());
+        let message = format!("rollout to revision {target} (version {version}) started: {cause}");
+        self.tell(EventKind::RolloutStarted, message, json!({"revision": target, "version": version}));
+    }
+
+    /// One step on. False when there is none to take now.
+    fn take_step(&mut self) -> bool {
+        match self.rollout.phase {
+            Phase::Starting => self.leave_starting(),
+            Phase::Progressing => self.leave_canary_step(),
+            Phase::Completed => false,
+        }
+    }
+
+    /// From workers coming up to the first share of traffic, or to all of it.
+    fn leave_starting(&mut self) -> bool {
+        let target = self.rollout.revision;
+        if self.runs_as_stable(target) {
+            // Nothing new to run, only its number of replicas or its strategy: traffic need not move.
+            return self.complete();
+        }
+        if !self.is_ready_to_serve(target) || self.is_held_by_pause() {
+            return false;
+        }
+        match self.canary() {
+            Some(canary) if self.state.stable.is_some() && !self.is_rollback() && !self.is_promoted() => {
+                self.enter_canary_step(0, canary.steps.first().copied())
+            }
+            _ => self.complete(),
+        }
+    }
+
+    /// From one share of traffic to the next: after its hold, and by its analysis.
+    fn leave_canary_step(&mut self) -> bool {
+        let Some(canary) = self.canary() else { return self.complete() };
+        let Some(step) = canary.steps.get(self.rollout.step as usize).copied() else { return self.complete() };
+        let verdict = canary.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
+        self.verdict.clone_from(&verdict);
+        let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
+        if decision == Decision::Fail {
+            return self.roll_back_failed(verdict);
+        }
+        if self.is_promoted() {
+            return self.ready_replicas(self.rollout.revision) > 0 && self.complete();
+        }
+        if self.is_held_by_pause() || self.is_held_by_step(step) || !self.has_backend() {
+            return false;
+        }
+        match decision {
+            Decision::Pass => {
+                self.record(verdict, "passed");
+                self.enter_canary_step(self.rollout.step + 1, canary.steps.get(self.rollout.step as usize + 1).copied())
+            }
+            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&canary, step, verdict),
+            Decision::Fail => false,
+        }
+    }
+
+    /// Time alone promotes nothing through an analysis, unless the manifest says so.
+    fn leave_inconclusive_step(&mut self, canary: &Canary, step: Step, verdict: Option<Verdict>) -> bool {
+        if let Some(Decision::NeedMoreData { have, want }) = verdict.as_ref().map(|v| v.decision) {
+            self.wait(format!("{} more requests to version {} ({have} of {want})", want - have, self.target_version()));
+        }
+        let deadline = self.rollout.since + step.hold + canary.progress_deadline;
+        if self.inputs.now < deadline {
+            self.wake(deadline);
+            return false;
+        }
+        match canary.on_inconclusive {
+            OnInconclusive::Hold => {
+                self.inconclusive = true;
+                false
+            }
+            OnInconclusive::Rollback => {
+                let reason =
+                    format!("no verdict within {} after step {}", canary.progress_deadline, self.rollout.step + 1);
+                self.record(verdict, "inconclusive");
+                self.roll_back(reason)
+            }
+            OnInconclusive::Promote => {
+                self.record(verdict, "inconclusive, promoted as the manifest asks");
+                self.waiting_on.clear();
+                self.enter_canary_step(self.rollout.step + 1, canary.steps.get(self.rollout.step as usize + 1).copied())
+            }
+        }
+    }
+
+    fn enter_canary_step(&mut self, index: u32, step: Option<Step>) -> bool {
+        let Some(step) = step else { return self.complete() };
+        self.rollout.phase = Phase::Progressing;
+        self.rollout.step = index;
+        self.rollout.weight = step.weight;
+        self.rollout.since = self.inputs.now;
+        self.verdict = None;
+        true
+    }
+
+    /// The revision serves everyone from now on; the one before it stays warm for a while.
+    fn complete(&mut self) -> bool {
+        let target = self.rollout.revision;
+        let replaced = self.state.stable.filter(|stable| *stable != target);
+        let window = self.revisions.get(&target).map(|r| r.spec.rollback_window).unwrap_or_default();
+        let taken: Vec<_> =
+            [Some(target), replaced].into_iter().flatten().filter_map(|n| self.workload_of(n)).collect();
+        let workloads: BTreeMap<_, _> =
+            self.state.warm.iter().map(|w| (w.revision, self.workload_of(w.revision))).collect();
+        self.state.warm.retain(|w| !workloads[&w.revision].as_ref().is_some_and(|id| taken.contains(id)));
+        if let Some(replaced) = replaced.filter(|number| self.workload_of(*number) != self.workload_of(target))
+            && window.as_millis() > 0
+        {
+            self.state.warm.push(Warm { revision: replaced, until: self.inputs.now + window });
+        }
+        self.state.stable = Some(target);
+        self.finish_rollout(target);
+        let version = self.target_version();
+        let message = format!("revision {target} (version {version}) serves all traffic");
+        self.tell(EventKind::RolloutCompleted, message, json!({"revision": target, "version": version}));
+        true
+    }
+
+    fn roll_back_failed(&mut self, verdict: Option<Verdict>) -> bool {
+        let reason = verdict.as_ref().map(failed_checks).unwrap_or_default();
+        self.record(verdict, "failed");
+        self.roll_back(reason)
+    }
+
+    /// Back to the stable revision, as a new revision that copies it. It still runs, so it serves at once.
+    fn roll_back(&mut self, reason: String) -> bool {
+        let from = self.rollout.revision;
+        let Some(stable) = self.state.stable.and_then(|number| self.revisions.get(&number)).cloned() else {
+            self.wait(format!("revision {from} fails ({reason}), and there is no earlier one to go back to"));
+            return false;
+        };
+        let (number, to) = (from.next(), stable.number);
+        let cause = Cause::Rollback { from, to, reason: reason.clone() };
+        let copy = Revision { number, cause, actor: Actor::system(), created_at: self.inputs.now, ..stable };
+        self.revisions.to_mut().insert(number, copy);
+        self.rollback = Some(RollbackDraft { number, from, to, reason: reason.clone() });
+        self.outcomes.insert(from, Outcome::RolledBack { by: number, reason: reason.clone() });
+        self.state.stable = Some(number);
+        self.rollout = starting(number, self.inputs.now);
+        self.finish_rollout(number);
+        self.waiting_on.clear();
+        let message = format!("revision {from} was rolled back to revision {to} (as revision {number}): {reason}");
+        self.tell(
+            EventKind::RolledBack,
+            message,
+            json!({"from": from, "to": to, "revision": number, "reason": reason}),
+        );
+        true
+    }
+
+    fn finish_rollout(&mut self, number: RevisionNumber) {
+        self.rollout.phase = Phase::Completed;
+        self.rollout.weight = Weight::FULL;
+        self.rollout.since = self.inputs.now;
+        self.outcomes.insert(number, Outcome::Completed { at: self.inputs.now });
+        self.verdict = None;
+    }
+
+    fn end_warm(&mut self) {
+        let now = self.inputs.now;
+        let (over, warm): (Vec<_>, Vec<_>) = self.state.warm.drain(..).partition(|w| w.until <= now);
+        self.state.warm = warm;
+        for Warm { revision, .. } in over {
+            let message = format!("revision {revision} (version {}) is no longer kept warm", self.version_of(revision));
+            self.tell(EventKind::WarmEnded, message, json!({"revision": revision}));
+        }
+        let ends: Vec<_> = self.state.warm.iter().map(|w| w.until).collect();
+        ends.into_iter().for_each(|until| self.wake(until));
+    }
+
+    fn finish(mut self) -> Next<'a> {
+        self.state.rollout = Some(self.rollout.clone());
+        let before = shares(&self.desired.state);
+        let after = shares(&self.state);
+        if before != after {
+            self.tell_weights(&after);
+        }
+        let commit = (self.state != self.desired.state).then(|| Commit {
+            parent: self.desired.parent,
+            state: self.state.clone(),
+            rollback: self.rollback,
+            outcomes: self.outcomes,
+            events: self.events,
+        });
+        let paused = self.desired.control.revision == self.rollout.revision && self.desired.control.paused_by.is_some();
+        Next {
+            paused: paused && self.rollout.phase != Phase::Completed,
+            state: self.state,
+            rollout: self.rollout,
+            revisions: self.revisions,
+            commit,
+            waiting_on: self.waiting_on,
+            verdict: self.verdict,
+            inconclusive: self.inconclusive,
+            wake_at: self.wake_at,
+        }
+    }
+
+    // ---- what holds a step back --------------------------------------------------------------------------------
+
+    /// A rollback goes as soon as anything of the old version runs; everything else waits for all replicas.
+    fn is_ready_to_serve(&mut self, number: RevisionNumber) -> bool {
+        let ready = self.ready_replicas(number);
+        let replicas = self.revisions.get(&number).map_or(1, |r| r.spec.replicas);
+        let needed = if self.is_rollback() { 1 } else { replicas };
+        if ready < needed {
+            self.wait(format!("{ready} of {replicas} workers of version {} are ready", self.target_version()));
+        }
+        ready >= needed
+    }
+
+    fn is_held_by_pause(&mut self) -> bool {
+        let control = &self.desired.control;
+        let by = control.paused_by.as_ref().filter(|_| control.revision == self.rollout.revision);
+        if let Some(by) = by {
+            self.wait(format!("paused by {by}: resume, promote or abort"));
+        }
+        by.is_some()
+    }
+
+    fn is_held_by_step(&mut self, step: Step) -> bool {
+        let until = self.rollout.since + step.hold;
+        let held = self.inputs.now < until;
+        if held {
+            self.wake(until);
+            self.wait(format!("the hold of {} at {}, until {until}", step.hold, step.weight));
+        }
+        held
+    }
+
+    fn has_backend(&mut self) -> bool {
+        let ready = self.ready_replicas(self.rollout.revision) > 0;
+        if !ready {
+            self.wait(format!("no worker of version {} is ready", self.target_version()));
+        }
+        ready
+    }
+
+    // ---- what is known -----------------------------------------------------------------------------------------
+
+    fn cause_of(&self, number: RevisionNumber) -> Option<Cause> {
+        self.revisions.get(&number).map(|r| r.cause.clone())
+    }
+
+    fn is_rollback(&self) -> bool {
+        self.cause_of(self.rollout.revision).is_some_and(|cause| cause.is_rollback())
+    }
+
+    fn is_promoted(&self) -> bool {
+        let control = &self.desired.control;
+        control.revision == self.rollout.revision && control.promoted_by.is_some()
+    }
+
+    fn is_warm(&self, number: RevisionNumber) -> bool {
+        self.state.warm.iter().any(|w| w.revision == number)
+    }
+
+    fn canary(&self) -> Option<Canary> {
+        match &self.revisions.get(&self.rollout.revision)?.spec.strategy {
+            Strategy::Canary(canary) => Some(canary.clone()),
+            Strategy::Rolling {} => None,
+        }
+    }
+
+    fn workload_of(&self, number: RevisionNumber) -> Option<WorkloadId> {
+        self.revisions.get(&number).map(|r| r.workload(self.name).id)
+    }
+
+    fn runs_as_stable(&self, number: RevisionNumber) -> bool {
+        let stable = self.state.stable.and_then(|stable| self.workload_of(stable));
+        stable.is_some() && stable == self.workload_of(number)
+    }
+
+    fn ready_replicas(&self, number: RevisionNumber) -> u32 {
+        let status = self.workload_of(number).and_then(|id| self.inputs.observation.of(&id).known().cloned());
+        status.map_or(0, |status| u32::try_from(status.ready().count()).unwrap_or(u32::MAX))
+    }
+
+    fn evidence(&self) -> Evidence {
+        let revision = self.rollout.revision;
+        let window = Window { revision, step: self.rollout.step + 1 };
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+        self.inputs.evidence.get(&key).cloned().unwrap_or_default()
+    }
+
+    fn version_of(&self, number: RevisionNumber) -> String {
+        self.revisions.get(&number).map(|r| r.version.version.to_string()).unwrap_or_default()
+    }
+
+    fn target_version(&self) -> String {
+        self.version_of(self.rollout.revision)
+    }
+
+    // ---- what is said ------------------------------------------------------------------------------------------
+
+    fn wait(&mut self, on: String) {
+        self.waiting_on.push(on);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = self.wake_at.into_iter().chain([at]).min();
+    }
+
+    fn tell(&mut self, kind: EventKind, message: String, data: serde_json::Value) {
+        let model = self.revisions.get(&self.rollout.revision).map(|r| r.version.model.clone());
+        let deployment = Some(self.name.clone());
+        self.events.push(EventDraft { kind, actor: Actor::system(), model, deployment, message, data });
+    }
+
+    fn record(&mut self, verdict: Option<Verdict>, word: &str) {
+        let Some(verdict) = verdict else { return };
+        let step = self.rollout.step;
+        let message = format!("analysis of step {} {word}: {verdict}", step + 1);
+        let data = json!({"revision": self.rollout.revision, "step": step, "verdict": verdict});
+        self.tell(EventKind::AnalysisDecided, message, data);
+        self.rollout.verdict = Some(verdict);
+    }
+
+    fn tell_weights(&mut self, shares: &[(VariantName, RevisionNumber, Weight)]) {
+        let data: Vec<_> = shares
+            .iter()
+            .map(|(variant, revision, weight)| {
+                json!({"variant": variant, "revision": revision, "version": self.version_of(*revision), "weight": weight})
+            })
+            .collect();
+        let words: Vec<_> = shares
+            .iter()
+            .map(|(_, revision, weight)| format!("version {} {weight}", self.version_of(*revision)))
+            .collect();
+        self.tell(EventKind::WeightsChanged, format!("traffic: {}", words.join(", ")), json!({"weights": data}));
+    }
+}
+
+fn starting(revision: RevisionNumber, now: Timestamp) -> Rollout {
+    Rollout {
+        revision,
+        phase: Phase::Starting,
+        step: 0,
+        weight: Weight::ZERO,
+        started_at: now,
+        since: now,
+        verdict: None,
+    }
+}
+
+fn given_up(number: RevisionNumber, by: RevisionNumber, cause: Option<&Cause>) -> Outcome {
+    match cause {
+        Some(Cause::Rollback { from, reason, .. }) if *from == number => {
+            Outcome::RolledBack { by, reason: reason.clone() }
+        }
+        _ => Outcome::Superseded { by },
+    }
+}
+
+fn failed_checks(verdict: &Verdict) -> String {
+    let failed = verdict.checks.iter().filter(|check| !check.holds);
+    let words: Vec<_> = failed.map(|c| format!("{} {} exceeds {}", c.limit, c.measured, c.wanted)).collect();
+    words.join(", ")
+}
+
+/// Who serves which share of traffic by a state. A deployment whose first revision is not up serves nothing.
+pub(crate) fn shares(state: &DeploymentState) -> Vec<(VariantName, RevisionNumber, Weight)> {
+    let stable = state.stable;
+    match &state.rollout {
+        Some(rollout) if rollout.phase != Phase::Completed && !rollout.weight.is_zero() => stable
+            .map(|stable| (VariantName::stable(), stable, rollout.weight.rest()))
+            .into_iter()
+            .chain([(VariantName::canary(), rollout.revision, rollout.weight)])
+            .filter(|(_, _, weight)| !weight.is_zero())
+            .collect(),
+        _ => stable.map(|stable| (VariantName::stable(), stable, Weight::FULL)).into_iter().collect(),
+    }
+}

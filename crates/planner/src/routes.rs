@@ -1,0 +1,51 @@
+//! The route of a deployment: variants with weights, and the backends that are ready for them.
+
+use std::collections::BTreeSet;
+
+use modelyard_core::state::Phase;
+use modelyard_core::{
+    Backend, DeploymentName, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window,
+};
+
+use crate::rollout::Next;
+
+/// Weights sum to the whole: the stable revision, or without one the target, has what the target's share leaves.
+pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observation) -> Route {
+    let rollout = &next.rollout;
+    let mut variants = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut add = |number: RevisionNumber, as_name: VariantName, weight: Weight| {
+        let Some(revision) = next.revision(number) else { return };
+        let workload = revision.workload(name).id;
+        if !seen.insert(workload.clone()) {
+            return;
+        }
+        let ready = observation.of(&workload).known().into_iter().flat_map(|status| status.ready());
+        let backends = ready.map(|(id, address)| Backend { id: id.clone(), address }).collect();
+        let version = revision.version.version.clone();
+        let fallback = as_name == VariantName::stable();
+        variants.push(Variant { name: as_name, revision: number, version, workload, weight, fallback, backends });
+    };
+    match next.state.stable.filter(|stable| *stable != rollout.revision) {
+        Some(stable) => {
+            add(stable, VariantName::stable(), rollout.weight.rest());
+            add(rollout.revision, VariantName::canary(), rollout.weight);
+        }
+        None => add(rollout.revision, VariantName::stable(), Weight::FULL),
+    }
+    for warm in &next.state.warm {
+        add(warm.revision, VariantName::previous(), Weight::ZERO);
+    }
+    Route { window: window(next), variants }
+}
+
+/// The stretch that evidence gathered now belongs to.
+pub(crate) fn window(next: &Next) -> Window {
+    let rollout = &next.rollout;
+    let step = match rollout.phase {
+        Phase::Starting => 0,
+        Phase::Progressing => rollout.step + 1,
+        Phase::Completed => u32::MAX,
+    };
+    Window { revision: rollout.revision, step }
+}
