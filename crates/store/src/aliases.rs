@@ -1,0 +1,163 @@
+//! Aliases: movable names for versions, with their history. Deployments that follow one roll when it moves.
+
+use modelyard_core::event::{EventDraft, EventKind};
+use modelyard_core::state::Cause;
+use modelyard_core::{Actor, AliasName, DeploymentName, ModelName, RevisionNumber, Timestamp, VersionName, VersionRef};
+use serde_json::json;
+
+use crate::deployments::lock;
+use crate::models::{AliasMoveRow, AliasRow};
+use crate::revisions::{self, NewRevision};
+use crate::{Result, Store, StoreError, Tx, events, parse};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AliasMoved {
+    pub previous: Option<VersionName>,
+    /// The deployments that follow it, each with its new revision.
+    pub rolled: Vec<(DeploymentName, RevisionNumber)>,
+}
+
+impl Store {
+    pub(crate) async fn aliases(&self, model: &str) -> Result<Vec<AliasRow>> {
+        let rows = sqlx::query!("select alias, version, updated_ms from aliases where model = $1 order by alias", model);
+        let mut aliases = Vec::new();
+        for row in rows.fetch_all(&self.pool).await? {
+            let moves = sqlx::query!(
+                "select version, actor, at_ms from alias_moves where model = $1 and alias = $2 order by id desc limit 50",
+                model,
+                row.alias,
+            );
+            let moves = moves.fetch_all(&self.pool).await?.into_iter().map(|m| {
+                let (version, actor) = (m.version.as_deref().map(parse).transpose()?, parse(&m.actor)?);
+                Ok(AliasMoveRow { version, at: Timestamp::from_millis(m.at_ms), actor })
+            });
+            aliases.push(AliasRow {
+                alias: parse(&row.alias)?,
+                version: parse(&row.version)?,
+                updated_at: Timestamp::from_millis(row.updated_ms),
+                moves: moves.collect::<Result<_>>()?,
+            });
+        }
+        Ok(aliases)
+    }
+
+    /// Points `alias` to `version`; deployments that follow it get a new revision in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such version.
+    pub async fn move_alias(
+        &self,
+        model: &ModelName,
+        alias: &AliasName,
+        version: &VersionName,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<AliasMoved> {
+        let mut tx = self.write().await?;
+        let (m, a, v) = (model.as_str(), alias.as_str(), version.as_str());
+        let exists = sqlx::query_scalar!("select 1 from model_versions where model = $1 and version = $2", m, v);
+        if exists.fetch_optional(&mut *tx).await?.is_none() {
+            return Err(StoreError::not_found("version", format_args!("{version} of model {model}")));
+        }
+        let previous = sqlx::query_scalar!("select version from aliases where model = $1 and alias = $2", m, a);
+        let previous: Option<VersionName> = previous.fetch_optional(&mut *tx).await?.as_deref().map(parse).transpose()?;
+        if previous.as_ref() == Some(version) {
+            return Ok(AliasMoved { previous, rolled: Vec::new() });
+        }
+        sqlx::query!(
+            "insert into aliases (model, alias, version, updated_ms) values ($1, $2, $3, $4)
+             on conflict (model, alias) do update set version = $3, updated_ms = $4",
+            m,
+            a,
+            v,
+            now.as_millis(),
+        )
+        .execute(&mut *tx)
+        .await?;
+        record(&mut tx, model, alias, Some(version), previous.as_ref(), actor, now).await?;
+        let mut rolled = Vec::new();
+        for name in followers(&mut tx, model, alias).await? {
+            let target = lock(&mut tx, &name, None).await?.target;
+            if target.version.version == *version {
+                continue;
+            }
+            let cause = Cause::AliasMoved { alias: alias.clone() };
+            let new = NewRevision { deployment: &name, spec: &target.spec, version, cause: &cause, actor };
+            let number = revisions::create(&mut tx, &new, now).await?;
+            rolled.push((name, number));
+        }
+        tx.commit().await?;
+        Ok(AliasMoved { previous, rolled })
+    }
+
+    /// # Errors
+    /// [`StoreError::InUse`] while deployments follow it; [`StoreError::NotFound`].
+    pub async fn drop_alias(&self, model: &ModelName, alias: &AliasName, actor: &Actor, now: Timestamp) -> Result<()> {
+        let mut tx = self.write().await?;
+        let followers = followers(&mut tx, model, alias).await?;
+        if !followers.is_empty() {
+            let by = followers.into_iter().map(|name| format!("deployment {name}")).collect();
+            return Err(StoreError::InUse { what: format!("alias {alias} of model {model}"), by });
+        }
+        let dropped = sqlx::query_scalar!(
+            "delete from aliases where model = $1 and alias = $2 returning version",
+            model.as_str(),
+            alias.as_str(),
+        );
+        let Some(previous) = dropped.fetch_optional(&mut *tx).await? else {
+            return Err(StoreError::not_found("alias", format_args!("{alias} of model {model}")));
+        };
+        record(&mut tx, model, alias, None, Some(&parse(&previous)?), actor, now).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// Where an alias points, within a transaction.
+pub(crate) async fn resolve(tx: &mut Tx, model: &ModelName, alias: &AliasName) -> Result<Option<VersionName>> {
+    let version = sqlx::query_scalar!(
+        "select version from aliases where model = $1 and alias = $2",
+        model.as_str(),
+        alias.as_str(),
+    );
+    version.fetch_optional(&mut **tx).await?.as_deref().map(parse).transpose()
+}
+
+/// The deployments whose latest revision follows the alias.
+async fn followers(tx: &mut Tx, model: &ModelName, alias: &AliasName) -> Result<Vec<DeploymentName>> {
+    let names = sqlx::query_scalar!(
+        "select d.name from deployments d join revisions r on r.deployment = d.name and r.number = d.target
+         where r.model = $1 and r.spec ->> 'version' = $2 order by d.name",
+        model.as_str(),
+        VersionRef::Alias(alias.clone()).to_string(),
+    );
+    names.fetch_all(&mut **tx).await?.iter().map(|name| parse(name)).collect()
+}
+
+async fn record(
+    tx: &mut Tx,
+    model: &ModelName,
+    alias: &AliasName,
+    version: Option<&VersionName>,
+    previous: Option<&VersionName>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into alias_moves (model, alias, version, actor, at_ms) values ($1, $2, $3, $4, $5)",
+        model.as_str(),
+        alias.as_str(),
+        version.map(VersionName::as_str),
+        actor.as_str(),
+        now.as_millis(),
+    )
+    .execute(&mut **tx)
+    .await?;
+    let was = previous.map(|p| format!(" (was {p})")).unwrap_or_default();
+    let (kind, message) = match version {
+        Some(version) => (EventKind::AliasMoved, format!("alias {alias} of {model} points to version {version}{was}")),
+        None => (EventKind::AliasDropped, format!("alias {alias} of {model} was dropped{was}")),
+    };
+    let data = json!({"alias": alias, "version": version, "previous": previous});
+    let event = EventDraft { kind, actor: actor.clone(), model: Some(model.clone()), deployment: None, message, data };
+    events::append(tx, &event, now).await
+}
