@@ -1,1 +1,31 @@
-fn main() {}
+//! `cargo xtask`: the commands of this repository. Only reads the command line; one module per command does the work.
+
+mod build;
+mod cli;
+mod client;
+mod console;
+mod interrupt;
+mod leftovers;
+mod lint;
+mod models;
+mod ports;
+mod service;
+mod stack;
+mod test;
+mod up;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().run().await {
+        Ok(code) => code,
+        Err(error) => {
+            console::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

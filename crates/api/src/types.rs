@@ -122,7 +122,7 @@ pub struct Alias {
     pub alias: AliasName,
     pub version: VersionName,
     pub updated_at: Timestamp,
-    /// Where it pointed before, newest first.
+    /// Where it pointed, newest first; the first is where it points now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AliasMove>,
 }

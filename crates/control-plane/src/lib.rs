@@ -1,1 +1,17 @@
-//! 
+//! The control plane: effects and wiring. It alone sees all other crates.
+//!
+//! Decisions are the planner's, SQL is the store's, processes are the runtime's. What is left is here: the HTTP
+//! handlers (`http`), apply (`apply`), the reconcile loop (`reconcile`), and the link to gateways (`gateways`).
+
+pub mod app;
+pub mod apply;
+pub mod artifacts;
+pub mod config;
+pub mod gateways;
+pub mod http;
+pub mod inspect;
+pub mod metrics;
+pub mod reconcile;
+pub mod serve;
+mod sweep;
+pub mod wake;

@@ -64,7 +64,7 @@ impl fmt::Display for Span {
         if self.0 == 0 {
             return f.pad("0s");
         }
-        let (unit, factor) = UNITS.into_iter().find(|(_, factor)| self.0 % factor == 0).unwrap_or(("ms", 1));
+        let (unit, factor) = UNITS.into_iter().find(|(_, factor)| self.0.is_multiple_of(*factor)).unwrap_or(("ms", 1));
         f.pad(&format!("{}{unit}", self.0 / factor))
     }
 }

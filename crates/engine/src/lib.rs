@@ -1,1 +1,91 @@
-//! 
+//! Loading models and running them: ONNX by ONNX Runtime or rten, and dense networks in JSON.
+//!
+//! Synchronous: whoever calls [`Engine::infer`] brings the thread. Knows no HTTP, no registry and no digests; it never
+//! fetches anything, and never unpickles or otherwise executes what an artifact holds beyond the model's own graph.
+
+mod check;
+mod dense;
+mod error;
+mod onnx;
+mod sniff;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use modelyard_core::{Format, Signature};
+use modelyard_protocol::{Tensor, TensorData};
+
+pub use error::{InferError, LoadError};
+
+/// A loaded model.
+pub trait Engine: Send + Sync {
+    /// The inputs and outputs as the artifact declares them.
+    fn signature(&self) -> &Signature;
+
+    /// What runs it: `onnxruntime`, `rten` or `dense`.
+    fn name(&self) -> &'static str;
+
+    /// Runs the model. `outputs` names those wanted, in order; all of them if it is empty.
+    ///
+    /// # Errors
+    /// [`InferError::BadInput`] if inputs or output names do not match the signature, [`InferError::Failed`] if the
+    /// model failed on them.
+    fn infer(&self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, InferError>;
+
+    /// Runs `body` where calls of [`Engine::infer`] are cheapest. A thread that serves many does so inside.
+    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
+        body();
+    }
+}
+
+/// How to load.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The library of ONNX Runtime, `libonnxruntime.so*`. Without it ONNX models run on rten. One process can load
+    /// one library: the first path counts.
+    pub onnxruntime: Option<PathBuf>,
+    /// How many calls of [`Engine::infer`] may run at once, at least 1; the memory of ONNX Runtime grows with it.
+    pub parallelism: usize,
+}
+
+/// Loads the artifact at `path`.
+///
+/// # Errors
+/// See [`LoadError`]. What is no model is refused by its first bytes and structure, without reading all of it.
+pub fn load(format: Format, path: &Path, options: &EngineOptions) -> Result<Box<dyn Engine>, LoadError> {
+    let kind = sniff::look(path)?;
+    match format {
+        Format::Dense => {
+            kind.must_be_text()?;
+            Ok(Box::new(dense::Dense::load(path)?))
+        }
+        Format::Onnx => {
+            kind.must_be_binary()?;
+            onnx::load(path, options)
+        }
+        Format::Tensorflow => Err(LoadError::UnsupportedFormat),
+    }
+}
+
+/// Opens an artifact.
+fn open(path: &Path) -> Result<File, LoadError> {
+    File::open(path).map_err(LoadError::Io)
+}
+
+/// One inference on zeros, with free dimensions set to 1: pages weights in and makes engines allocate their buffers.
+///
+/// # Errors
+/// As [`Engine::infer`]. Models may be pickier than zeros, so a failure says little.
+pub fn warm_up(engine: &dyn Engine) -> Result<(), InferError> {
+    let zeros = |spec: &modelyard_core::TensorSpec| {
+        let shape: Vec<usize> = spec.shape.iter().map(|d| usize::try_from(*d).unwrap_or(1)).collect();
+        let count = shape
+            .iter()
+            .try_fold(1_usize, |n, d| n.checked_mul(*d))
+            .filter(|n| *n <= 1 << 28)
+            .ok_or_else(|| InferError::BadInput(format!("input `{}` is too large to warm up with", spec.name)))?;
+        Ok(Tensor { name: spec.name.clone(), shape, data: TensorData::zeros(spec.datatype, count) })
+    };
+    let inputs = engine.signature().inputs.iter().map(zeros).collect::<Result<_, InferError>>()?;
+    engine.infer(inputs, &[]).map(drop)
+}

@@ -172,15 +172,16 @@ impl Cluster {
         url(self.port, database)
     }
 
-    /// Creates a database; one that exists already is fine.
+    /// Creates a database; `false` if it existed already.
     ///
     /// # Errors
     /// [`Error::Refused`] with the server's words, [`Error::Io`] if it cannot be reached.
-    pub fn create_database(&self, name: &str) -> Result<(), Error> {
+    pub fn create_database(&self, name: &str) -> Result<bool, Error> {
         let quoted = name.replace('"', "\"\"");
         match wire::run(self.port, "postgres", &format!("CREATE DATABASE \"{quoted}\"")) {
-            Err(Error::Refused { code, .. }) if code == DUPLICATE_DATABASE => Ok(()),
-            other => other,
+            Ok(()) => Ok(true),
+            Err(Error::Refused { code, .. }) if code == DUPLICATE_DATABASE => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -259,7 +260,7 @@ fn summary(choice: &Choice, place: &Place, port: u16, as_other: bool) -> String 
         Some(home) => format!("; its data are in {}, since that user cannot enter the state directory", home.display()),
         None => String::new(),
     };
-    format!("{} on 127.0.0.1:{port}{whose}{whereabouts}", choice.sentence)
+    format!("{}, on 127.0.0.1:{port}{whose}{whereabouts}", choice.sentence)
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {

@@ -31,8 +31,14 @@ impl Postmaster {
     }
 }
 
-/// Whether a process of that number exists.
+/// Whether a process of that number runs. One that has ended and waits to be reaped does not: in a container nobody
+/// may ever reap it.
 pub(crate) fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // The state follows the program's name, which stands in parentheses and may contain anything.
+    if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')) {
+        return false;
+    }
     // Not being allowed to signal it means that it exists.
     !matches!(test_kill_process(pid), Err(Errno::SRCH))
 }

@@ -2,6 +2,9 @@
 //!
 //! A runtime knows workloads; it must not know revisions, weights or rollouts.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;

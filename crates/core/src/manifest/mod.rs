@@ -146,6 +146,13 @@ pub struct DeploymentManifest {
 /// # Errors
 /// All problems of all documents. After a syntax error the rest of the file cannot be read.
 pub fn parse(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    let (documents, problems) = examine(text);
+    if problems.is_empty() { Ok(documents) } else { Err(problems) }
+}
+
+/// The documents of a file that can be read, and the problems of all: for who has more to check in those documents
+/// before refusing the file.
+pub fn examine(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for (index, de) in serde_yaml::Deserializer::from_str(text).enumerate() {
@@ -172,5 +179,5 @@ pub fn parse(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
             }
         }
     }
-    if problems.is_empty() { Ok(documents) } else { Err(problems) }
+    (documents, problems)
 }

@@ -1,0 +1,48 @@
+//! What the handlers and the reconciler share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use modelyard_core::plan::DeploymentReport;
+use modelyard_core::{DeploymentName, Epoch, Timestamp};
+use modelyard_runtime::Runtime;
+use modelyard_store::Store;
+use tokio::sync::{RwLock, watch};
+
+use crate::artifacts::Artifacts;
+use crate::gateways::Gateways;
+use crate::inspect::Inspector;
+use crate::wake::Wake;
+
+pub type Reports = BTreeMap<DeploymentName, DeploymentReport>;
+
+pub struct App {
+    /// This control plane's term of office.
+    pub epoch: Epoch,
+    pub store: Store,
+    pub artifacts: Arc<Artifacts>,
+    pub runtime: Arc<dyn Runtime>,
+    pub gateways: Gateways,
+    pub inspector: Inspector,
+    pub wake: Wake,
+    /// What the last reconcile found of each deployment.
+    pub reports: watch::Sender<Arc<Reports>>,
+    /// For artifacts at `http(s)://`.
+    pub http: reqwest::Client,
+    /// Read while an artifact is being registered, written while unused ones are deleted: none is deleted between its
+    /// inspection and its registration.
+    pub registration: RwLock<()>,
+}
+
+impl App {
+    pub fn report(&self, name: &DeploymentName) -> Option<DeploymentReport> {
+        self.reports.borrow().get(name).cloned()
+    }
+}
+
+/// The clock. Decisions get the time from here, as an argument.
+pub fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

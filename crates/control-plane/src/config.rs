@@ -1,0 +1,62 @@
+//! The command line of the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Modelyard's control plane: keeps models and deployments in Postgres, and makes the machine agree with them.
+#[derive(Debug, Parser)]
+#[command(name = "modelyard-control-plane", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run until SIGTERM. Workers go on running, and the next run takes them over.
+    Serve(Serve),
+    /// End all workers of a state directory. For when no control plane is going to take them over.
+    StopWorkers {
+        #[arg(long)]
+        state_dir: PathBuf,
+        #[arg(long, value_parser = seconds, default_value = "10")]
+        drain_timeout: Duration,
+    },
+    /// Print the OpenAPI document of the admin API.
+    Openapi,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// The admin API. Loopback only, until there are tokens.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Artifacts and workers are kept here.
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// Where artifacts are kept instead: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Credentials come from the
+    /// environment (AWS_*, GOOGLE_*).
+    #[arg(long, env = "MODELYARD_ARTIFACTS")]
+    pub artifacts: Option<String>,
+    #[arg(long)]
+    pub worker_binary: PathBuf,
+    /// Seconds that a worker may take to finish its requests when it is told to end.
+    #[arg(long, value_parser = seconds, default_value = "30")]
+    pub drain_timeout: Duration,
+    /// Seconds that loading an artifact may take when it is registered.
+    #[arg(long, value_parser = seconds, default_value = "120")]
+    pub inspect_timeout: Duration,
+    /// Gibibytes of address space that loading an artifact may take when it is registered.
+    #[arg(long, default_value_t = 16)]
+    pub inspect_memory: u64,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is not a number of seconds"))
+}

@@ -1,0 +1,98 @@
+//! The gateways: what they are told (route tables), and what they tell (evidence). In memory only.
+//!
+//! A table goes out through a `watch` channel: a slow gateway skips to the latest, and never holds another one up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use modelyard_core::{
+    DeploymentName, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route, RouteTable, TableVersion,
+    WorkloadId,
+};
+use tokio::sync::watch;
+
+/// How long a gateway that no longer reports is taken to go on sending by its last table.
+const SILENT_AFTER: Duration = Duration::from_secs(30);
+/// How long a new control plane waits for gateways that served an earlier one to report.
+const REPORTS_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the counts of a gateway that is gone still count.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+
+pub struct Gateways {
+    table: watch::Sender<Arc<RouteTable>>,
+    reports: Mutex<HashMap<GatewayId, Report>>,
+    since: Instant,
+}
+
+struct Report {
+    report: EvidenceReport,
+    seen: Instant,
+}
+
+impl Gateways {
+    /// For one term of office. Nothing is published until [`Gateways::publish`]: an empty table would take
+    /// everything off the air.
+    pub fn new(epoch: Epoch) -> Self {
+        let version = TableVersion { epoch, sequence: 0 };
+        let table = RouteTable { version, deployments: BTreeMap::new() };
+        Self { table: watch::Sender::new(Arc::new(table)), reports: Mutex::default(), since: Instant::now() }
+    }
+
+    /// Makes `routes` the table that all gateways follow. Routes as before are not sent again.
+    pub fn publish(&self, routes: BTreeMap<DeploymentName, Route>) -> TableVersion {
+        self.table.send_if_modified(|table| {
+            let TableVersion { epoch, sequence } = table.version;
+            let news = sequence == 0 || table.deployments != routes;
+            if news {
+                let version = TableVersion { epoch, sequence: sequence + 1 };
+                *table = Arc::new(RouteTable { version, deployments: routes });
+            }
+            news
+        });
+        self.table.borrow().version
+    }
+
+    /// The table published last.
+    pub fn published(&self) -> Arc<RouteTable> {
+        self.table.borrow().clone()
+    }
+
+    /// The latest table, and each one to come. The first may be one that was never published (sequence 0).
+    pub fn follow(&self) -> watch::Receiver<Arc<RouteTable>> {
+        self.table.subscribe()
+    }
+
+    /// Takes a gateway's report. True if it tells something new.
+    pub fn report(&self, report: EvidenceReport) -> bool {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.retain(|_, r| r.seen.elapsed() < FORGOTTEN_AFTER);
+        let news = reports.get(&report.gateway).is_none_or(|known| known.report != report);
+        reports.insert(report.gateway.clone(), Report { report, seen: Instant::now() });
+        news
+    }
+
+    /// The sum of what all gateways counted.
+    pub fn evidence(&self) -> BTreeMap<EvidenceKey, Evidence> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        modelyard_core::evidence::merge(reports.values().map(|r| &r.report))
+    }
+
+    /// The workloads that a gateway may still send to.
+    pub fn in_use(&self) -> Observed<BTreeSet<WorkloadId>> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.is_empty() && self.since.elapsed() < REPORTS_EXPECTED_WITHIN {
+            return Observed::Unknown { reason: "no gateway has reported yet".into() };
+        }
+        let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
+        let reported = heard.flat_map(|r| r.report.in_use.iter().cloned());
+        Observed::Known(self.table.borrow().workloads().into_iter().chain(reported).collect())
+    }
+
+    /// The gateways heard of lately, with the table each follows.
+    pub fn known(&self) -> Vec<(GatewayId, TableVersion)> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
+        heard.map(|r| (r.report.gateway.clone(), r.report.applied)).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! The link to gateways: route tables out, as a stream that stays open; evidence in. Not part of the public API.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use modelyard_core::{EvidenceReport, RouteTable};
+
+use super::error::ApiResult;
+use super::extract::json;
+use crate::app::App;
+
+/// A gateway that hears nothing for longer takes the link for broken.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Each line is a whole route table, the latest; an empty line is a heartbeat.
+pub(super) async fn routes(State(app): State<Arc<App>>) -> Response {
+    let mut tables = app.gateways.follow();
+    tables.mark_changed();
+    let lines = stream::unfold(tables, async |mut tables| {
+        let line = match tokio::time::timeout(HEARTBEAT, tables.changed()).await {
+            Ok(Ok(())) => line(&tables.borrow_and_update()),
+            Ok(Err(_)) => return None,
+            Err(_) => Bytes::from_static(b"\n"),
+        };
+        Some((Ok::<_, Infallible>(line), tables))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+/// Nothing is told before the first table of this term is published: an empty one would take everything off the air.
+fn line(table: &RouteTable) -> Bytes {
+    if table.version.sequence == 0 {
+        return Bytes::from_static(b"\n");
+    }
+    let mut line = serde_json::to_vec(table).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+pub(super) async fn evidence(State(app): State<Arc<App>>, body: Bytes) -> ApiResult<StatusCode> {
+    let report: EvidenceReport = json(&body)?;
+    if app.gateways.report(report) {
+        app.wake.look();
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

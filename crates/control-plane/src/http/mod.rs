@@ -1,0 +1,109 @@
+//! The admin REST API: one verb per file. Handlers translate; they decide nothing.
+
+mod aliases;
+mod apply;
+mod artifacts;
+mod delete;
+mod deployments;
+mod drive;
+mod error;
+mod events;
+mod extract;
+mod health;
+mod internal;
+mod models;
+mod revisions;
+mod rollback;
+mod rollout;
+mod served;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use error::{ApiError, ApiResult};
+
+use crate::app::App;
+
+/// Of requests other than artifacts: manifests are small.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Modelyard admin API",
+    description = "Models, versions, deployments and their rollouts. Errors are RFC 9457 problem details."
+))]
+struct Document;
+
+fn documented() -> OpenApiRouter<Arc<App>> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(apply::apply))
+        .routes(routes!(artifacts::put_artifact))
+        .routes(routes!(artifacts::get_artifact, artifacts::head_artifact))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model, delete::delete_model))
+        .routes(routes!(models::list_versions))
+        .routes(routes!(models::get_version, delete::delete_version))
+        .routes(routes!(aliases::move_alias, aliases::drop_alias))
+        .routes(routes!(deployments::list_deployments))
+        .routes(routes!(deployments::get_deployment, delete::delete_deployment))
+        .routes(routes!(revisions::list_revisions))
+        .routes(routes!(revisions::get_revision))
+        .routes(routes!(rollback::rollback))
+        .routes(routes!(drive::pause))
+        .routes(routes!(drive::resume))
+        .routes(routes!(drive::promote))
+        .routes(routes!(drive::abort))
+        .routes(routes!(rollout::get_rollout))
+        .routes(routes!(served::get_served))
+        .routes(routes!(events::list_events));
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
+}
+
+/// The OpenAPI document of the API, made from the handlers.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().split_for_parts().1
+}
+
+/// Serves until cancelled.
+///
+/// # Errors
+/// A listener that fails.
+pub async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> std::io::Result<()> {
+    let router = router(app);
+    let listener = listener.tap_io(|connection| {
+        connection.set_nodelay(true).ok();
+    });
+    // Streams to gateways and followers never end by themselves: they are cut when we stop.
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => served,
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    let (router, document) = documented().split_for_parts();
+    router
+        .route("/api/v1/openapi.json", get(async move || axum::Json(document)))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/internal/v1/routes", get(internal::routes))
+        .route("/internal/v1/evidence", post(internal::evidence))
+        .fallback(async |uri: Uri| ApiError::not_found(format!("there is no {}; see /api/v1/openapi.json", uri.path())))
+        .method_not_allowed_fallback(async |uri: Uri| {
+            let detail = format!("{} does not take this method; see /api/v1/openapi.json", uri.path());
+            ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(app)
+}

@@ -1,0 +1,71 @@
+//! Loads an artifact once, in a process of its own: what it is may crash it, or take for ever, and not hurt us.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use modelyard_core::{Digest, Format, Signature};
+use serde::Deserialize;
+use tokio::process::Command;
+
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It is not a model that can be served, and this is why.
+    #[error("{message}")]
+    Refused { code: String, message: String },
+    #[error("loading it took longer than {} s; it was given up", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("the process that loaded it crashed ({0}); it would crash workers too")]
+    Crashed(String),
+    #[error("the worker binary could not be run: {0}")]
+    NotRun(String),
+}
+
+/// Runs `modelyard-worker inspect`.
+#[derive(Debug, Clone)]
+pub struct Inspector {
+    pub worker_binary: PathBuf,
+    pub timeout: Duration,
+    /// Of address space, in bytes.
+    pub max_memory: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Report {
+    Ok { signature: Signature },
+    Refused { code: String, message: String },
+}
+
+impl Inspector {
+    /// The inputs and outputs of the model in `file`.
+    ///
+    /// # Errors
+    /// See [`InspectError`].
+    pub async fn inspect(&self, file: &Path, format: Format, digest: &Digest) -> Result<Signature, InspectError> {
+        let child = Command::new(&self.worker_binary)
+            .args(["inspect", "--format", format.as_str(), "--sha256", &digest.to_string()])
+            .args(["--max-memory", &self.max_memory.to_string()])
+            .arg("--artifact")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| InspectError::NotRun(format!("{}: {error}", self.worker_binary.display())))?;
+        let output = tokio::time::timeout(self.timeout, child.wait_with_output())
+            .await
+            .map_err(|_| InspectError::TimedOut(self.timeout))?
+            .map_err(|error| InspectError::NotRun(error.to_string()))?;
+        match serde_json::from_slice(&output.stdout) {
+            Ok(Report::Ok { signature }) => Ok(signature),
+            Ok(Report::Refused { code, message }) => Err(InspectError::Refused { code, message }),
+            Err(_) => {
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+                Err(InspectError::Crashed(format!("{}{}{last}", output.status, if last.is_empty() { "" } else { ": " })))
+            }
+        }
+    }
+}

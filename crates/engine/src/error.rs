@@ -1,0 +1,105 @@
+//! Why a model was not loaded, or did not answer.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an artifact is not served. Each has a stable [`LoadError::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the artifact cannot be read: {0}")]
+    Io(#[source] io::Error),
+    #[error("the artifact is empty (0 bytes)")]
+    Empty,
+    #[error(
+        "it is a Python pickle{0}: loading one runs whatever code it holds, so pickles are never loaded; export the \
+         model to ONNX"
+    )]
+    Pickle(&'static str),
+    #[error("it is a TensorFlow SavedModel, which is not served: export the model to ONNX (tf2onnx)")]
+    SavedModel,
+    #[error("it is an HDF5 file (Keras weights), which is not served: export the model to ONNX")]
+    Hdf5,
+    #[error("it is an archive ({0}), not a model: name the model file itself")]
+    Archive(&'static str),
+    #[error("it is a directory, not a model file")]
+    Directory,
+    #[error("it is a Git LFS pointer, not the file it points to: fetch that first (git lfs pull)")]
+    LfsPointer,
+    #[error("it is an HTML page, not a model: was a download answered with an error or a login page?")]
+    Html,
+    #[error("it is a text file, not an ONNX model")]
+    Text,
+    #[error("it is a binary file, not the JSON of a dense model")]
+    NotJson,
+    #[error("it is no ONNX model: {0}")]
+    NotOnnx(String),
+    #[error("it is cut off: {0}; was it copied or downloaded whole?")]
+    Truncated(String),
+    #[error("tensor `{0}` keeps its data in another file, which an artifact cannot have: save the model as one file")]
+    ExternalData(String),
+    #[error("{0}")]
+    UnsupportedSignature(String),
+    #[error("it is no valid dense model: {0}")]
+    Dense(String),
+    #[error("format tensorflow is not supported by this build yet; it comes with the data path")]
+    UnsupportedFormat,
+    #[error(
+        "rten cannot run it ({0}), and ONNX Runtime, which may, was not found: set MODELYARD_ONNXRUNTIME to the path \
+         of its library (libonnxruntime.so, from the onnxruntime wheel or a release)"
+    )]
+    NeedsOnnxRuntime(String),
+    #[error("the ONNX Runtime library {path} cannot be used: {reason}")]
+    Library { path: PathBuf, reason: String },
+    #[error("{engine} refuses it: {reason}")]
+    Engine { engine: &'static str, reason: String },
+    #[error("{0} crashed while loading it: {1}")]
+    Panicked(&'static str, String),
+}
+
+impl LoadError {
+    /// A name for programs, which stays when messages change.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "io",
+            Self::Empty => "empty",
+            Self::Pickle(_) => "pickle",
+            Self::SavedModel => "savedmodel",
+            Self::Hdf5 => "hdf5",
+            Self::Archive(_) => "archive",
+            Self::Directory => "directory",
+            Self::LfsPointer => "lfs-pointer",
+            Self::Html => "html",
+            Self::Text => "text",
+            Self::NotJson => "not-json",
+            Self::NotOnnx(_) => "not-onnx",
+            Self::Truncated(_) => "truncated",
+            Self::ExternalData(_) => "external-data",
+            Self::UnsupportedSignature(_) => "unsupported-signature",
+            Self::Dense(_) => "dense-invalid",
+            Self::UnsupportedFormat => "unsupported-format",
+            Self::NeedsOnnxRuntime(_) => "needs-onnxruntime",
+            Self::Library { .. } => "onnxruntime-library",
+            Self::Engine { .. } => "engine-refused",
+            Self::Panicked(..) => "engine-crashed",
+        }
+    }
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// The caller's fault: names, datatypes or shapes that are not the model's.
+    #[error("{0}")]
+    BadInput(String),
+    /// The model's, or its engine's.
+    #[error("the model failed: {0}")]
+    Failed(String),
+}
+
+/// Runs `work`, and turns a panic into the message it carried.
+pub(crate) fn no_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+    })
+}

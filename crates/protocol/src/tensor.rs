@@ -1,0 +1,158 @@
+//! Tensors: a name, a shape, and elements in row-major order.
+
+use half::{bf16, f16};
+use modelyard_core::Datatype;
+
+/// A named tensor whose elements match its shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    pub name: String,
+    /// The whole shape, batch included. Empty for a scalar.
+    pub shape: Vec<usize>,
+    pub data: TensorData,
+}
+
+/// Elements in row-major order, by datatype.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TensorData {
+    Bool(Vec<bool>),
+    Uint8(Vec<u8>),
+    Uint16(Vec<u16>),
+    Uint32(Vec<u32>),
+    Uint64(Vec<u64>),
+    Int8(Vec<i8>),
+    Int16(Vec<i16>),
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Fp16(Vec<f16>),
+    Fp32(Vec<f32>),
+    Fp64(Vec<f64>),
+    Bf16(Vec<bf16>),
+    Bytes(Vec<Vec<u8>>),
+}
+
+/// What is wrong with a tensor. The tensor's name is said by whoever reports it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    #[error("datatype `{0}` is unknown: use one of the Open Inference Protocol, such as FP32")]
+    UnknownDatatype(String),
+    #[error("{0} has no form in JSON: use FP32, or a binary protocol")]
+    NoJsonForm(Datatype),
+    #[error("its shape {0:?} must have no negative dimension")]
+    NegativeDimension(Vec<i64>),
+    #[error("its shape {0:?} is too large")]
+    TooLarge(Vec<usize>),
+    #[error("its shape {shape:?} needs {expected} elements, but its data has {found}")]
+    Count { shape: Vec<usize>, expected: usize, found: usize },
+    #[error("its data must be nested as its shape {shape:?} says, or be one flat array: {problem}")]
+    Nesting { shape: Vec<usize>, problem: String },
+    #[error("element {index} of its data must be {expected}, not {found}")]
+    Element { index: usize, expected: &'static str, found: String },
+    #[error("it has no `data`")]
+    NoData,
+    #[error("its data is binary, which this server does not take yet: send it as JSON")]
+    BinaryExtension,
+}
+
+/// Runs `$body` with `$vec` bound to the vector of any variant.
+macro_rules! each {
+    ($data:expr, $vec:ident => $body:expr) => {
+        match $data {
+            TensorData::Bool($vec) => $body,
+            TensorData::Uint8($vec) => $body,
+            TensorData::Uint16($vec) => $body,
+            TensorData::Uint32($vec) => $body,
+            TensorData::Uint64($vec) => $body,
+            TensorData::Int8($vec) => $body,
+            TensorData::Int16($vec) => $body,
+            TensorData::Int32($vec) => $body,
+            TensorData::Int64($vec) => $body,
+            TensorData::Fp16($vec) => $body,
+            TensorData::Fp32($vec) => $body,
+            TensorData::Fp64($vec) => $body,
+            TensorData::Bf16($vec) => $body,
+            TensorData::Bytes($vec) => $body,
+        }
+    };
+}
+
+impl TensorData {
+    pub fn datatype(&self) -> Datatype {
+        match self {
+            Self::Bool(_) => Datatype::Bool,
+            Self::Uint8(_) => Datatype::Uint8,
+            Self::Uint16(_) => Datatype::Uint16,
+            Self::Uint32(_) => Datatype::Uint32,
+            Self::Uint64(_) => Datatype::Uint64,
+            Self::Int8(_) => Datatype::Int8,
+            Self::Int16(_) => Datatype::Int16,
+            Self::Int32(_) => Datatype::Int32,
+            Self::Int64(_) => Datatype::Int64,
+            Self::Fp16(_) => Datatype::Fp16,
+            Self::Fp32(_) => Datatype::Fp32,
+            Self::Fp64(_) => Datatype::Fp64,
+            Self::Bf16(_) => Datatype::Bf16,
+            Self::Bytes(_) => Datatype::Bytes,
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        each!(self, v => v.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `count` zeros; empty strings for BYTES.
+    pub fn zeros(datatype: Datatype, count: usize) -> Self {
+        match datatype {
+            Datatype::Bool => Self::Bool(vec![false; count]),
+            Datatype::Uint8 => Self::Uint8(vec![0; count]),
+            Datatype::Uint16 => Self::Uint16(vec![0; count]),
+            Datatype::Uint32 => Self::Uint32(vec![0; count]),
+            Datatype::Uint64 => Self::Uint64(vec![0; count]),
+            Datatype::Int8 => Self::Int8(vec![0; count]),
+            Datatype::Int16 => Self::Int16(vec![0; count]),
+            Datatype::Int32 => Self::Int32(vec![0; count]),
+            Datatype::Int64 => Self::Int64(vec![0; count]),
+            Datatype::Fp16 => Self::Fp16(vec![f16::ZERO; count]),
+            Datatype::Fp32 => Self::Fp32(vec![0.0; count]),
+            Datatype::Fp64 => Self::Fp64(vec![0.0; count]),
+            Datatype::Bf16 => Self::Bf16(vec![bf16::ZERO; count]),
+            Datatype::Bytes => Self::Bytes(vec![Vec::new(); count]),
+        }
+    }
+}
+
+impl Tensor {
+    /// A tensor of `data`.
+    ///
+    /// # Errors
+    /// If the number of elements is not the product of `shape`.
+    pub fn new(name: impl Into<String>, shape: Vec<usize>, data: TensorData) -> Result<Self, TensorError> {
+        let expected = elements(&shape)?;
+        if data.len() != expected {
+            return Err(TensorError::Count { shape, expected, found: data.len() });
+        }
+        Ok(Self { name: name.into(), shape, data })
+    }
+
+    pub fn datatype(&self) -> Datatype {
+        self.data.datatype()
+    }
+}
+
+/// The number of elements of a shape.
+pub(crate) fn elements(shape: &[usize]) -> Result<usize, TensorError> {
+    // A zero anywhere makes the tensor empty, whatever the other dimensions are.
+    if shape.contains(&0) {
+        return Ok(0);
+    }
+    shape
+        .iter()
+        .try_fold(1_usize, |n, d| n.checked_mul(*d))
+        .filter(|n| *n <= isize::MAX as usize)
+        .ok_or_else(|| TensorError::TooLarge(shape.to_vec()))
+}

@@ -1,0 +1,102 @@
+//! `test`: prepares what the tests need (models, programs, a database) and runs them with nextest, or with cargo's own
+//! runner where nextest is not installed. Prints nothing after the runner has spoken.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use modelyard_postgres_local::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Command;
+
+use crate::build::{self, Profile};
+use crate::console::Console;
+use crate::interrupt::Interrupt;
+use crate::{models, workspace};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave out what needs a Kubernetes cluster
+    #[arg(long)]
+    fast: bool,
+    /// Passed on to the test runner
+    #[arg(last = true, value_name = "ARGS")]
+    runner: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let mut interrupt = Interrupt::listen()?;
+    let console = Console::new(false);
+    let (runner, mut database) = tokio::select! {
+        prepared = prepare(&args, console) => prepared?,
+        _ = interrupt.wait() => bail!("interrupted"),
+    };
+    let passed = run_tests(runner, &mut interrupt).await;
+    // Blocking is fine: nothing else runs any more.
+    if let Some(cluster) = database.take() {
+        cluster.stop().context("the tests have ended, but not their database")?;
+    }
+    if passed? { Ok(()) } else { bail!("the tests failed") }
+}
+
+/// The runner, with what the tests need in its environment, and the database that must outlive it.
+async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>)> {
+    let models =
+        tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
+    let binaries = build::binaries(Profile::Dev, console).await?;
+    let (url, cluster) = database(console).await?;
+
+    let mut runner = Command::from(workspace::cargo());
+    if has_nextest().await {
+        runner.args(["nextest", "run", "--workspace"]);
+    } else {
+        console.say("cargo-nextest is not installed: using cargo test");
+        runner.args(["test", "--workspace"]);
+    }
+    runner
+        .args(&args.runner)
+        .env("MODELYARD_TEST_DATABASE_URL", url)
+        .env("MODELYARD_TEST_MODELS", models.dir)
+        .env("MODELYARD_TEST_PYTHON", models.python)
+        .env("MODELYARD_TEST_ONNXRUNTIME", models.onnxruntime)
+        .env("MODELYARD_TEST_BIN_DIR", binaries);
+    if args.fast {
+        runner.env("MODELYARD_TEST_FAST", "1");
+    }
+    Ok((runner, cluster))
+}
+
+/// `DATABASE_URL`, or the URL of a throw-away server. Tests make databases of their own on it.
+async fn database(console: Console) -> Result<(String, Option<Cluster>)> {
+    if let Some(url) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) {
+        console.say("testing with the database that DATABASE_URL names");
+        return Ok((url, None));
+    }
+    let start = move || Cluster::temporary(&|line| console.say(line));
+    let cluster = tokio::task::spawn_blocking(start).await.context("starting PostgreSQL panicked")??;
+    console.say(format_args!("testing with {}", cluster.summary()));
+    Ok((cluster.url("postgres"), Some(cluster)))
+}
+
+async fn has_nextest() -> bool {
+    let mut probe = Command::from(workspace::cargo());
+    probe.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().await.is_ok_and(|status| status.success())
+}
+
+/// Whether the tests passed. An interrupt is left to the runner, which ends its tests and then itself.
+async fn run_tests(mut runner: Command, interrupt: &mut Interrupt) -> Result<bool> {
+    let mut child = runner.kill_on_drop(true).spawn().context("cannot run the tests")?;
+    let status = tokio::select! {
+        status = child.wait() => status,
+        signal = interrupt.wait() => {
+            // The terminal has sent Ctrl-C to the runner too; any other signal came to us alone.
+            if signal != Signal::INT
+                && let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
+            {
+                let _ = kill_process(pid, signal);
+            }
+            child.wait().await
+        }
+    };
+    Ok(status.context("cannot wait for the tests")?.success())
+}
