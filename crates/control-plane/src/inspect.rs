@@ -64,7 +64,11 @@ impl Inspector {
             Err(_) => {
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                Err(InspectError::Crashed(format!("{}{}{last}", output.status, if last.is_empty() { "" } else { ": " })))
+                Err(InspectError::Crashed(format!(
+                    "{}{}{last}",
+                    output.status,
+                    if last.is_empty() { "" } else { ": " }
+                )))
             }
         }
     }

@@ -19,7 +19,9 @@ pub(crate) fn inputs(
     let mut ordered = Vec::with_capacity(signature.inputs.len());
     for spec in &signature.inputs {
         let at = given.iter().position(|t| t.name == spec.name);
-        let at = at.ok_or_else(|| bad(format!("input `{}` is missing: the model takes {}", spec.name, names(&signature.inputs))))?;
+        let at = at.ok_or_else(|| {
+            bad(format!("input `{}` is missing: the model takes {}", spec.name, names(&signature.inputs)))
+        })?;
         let tensor = given.swap_remove(at);
         matches(spec, &tensor, unranked.contains(&spec.name))?;
         ordered.push(tensor);
@@ -43,24 +45,18 @@ pub(crate) fn outputs(signature: &Signature, wanted: &[String]) -> Result<Vec<us
     if wanted.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }
-    let place = |name: &String| {
-        signature
-            .outputs
-            .iter()
-            .position(|s| s.name == *name)
-            .ok_or_else(|| bad(format!("there is no output `{name}`: the model gives {}", names(&signature.outputs))))
-    };
+    let place =
+        |name: &String| {
+            signature.outputs.iter().position(|s| s.name == *name).ok_or_else(|| {
+                bad(format!("there is no output `{name}`: the model gives {}", names(&signature.outputs)))
+            })
+        };
     wanted.iter().map(place).collect()
 }
 
 fn matches(spec: &TensorSpec, tensor: &Tensor, unranked: bool) -> Result<(), InferError> {
     if tensor.datatype() != spec.datatype {
-        return Err(bad(format!(
-            "input `{}` must be {}, not {}",
-            spec.name,
-            spec.datatype,
-            tensor.datatype()
-        )));
+        return Err(bad(format!("input `{}` must be {}, not {}", spec.name, spec.datatype, tensor.datatype())));
     }
     let fits = |(want, have): (&i64, &usize)| *want < 0 || usize::try_from(*want) == Ok(*have);
     let same = spec.shape.len() == tensor.shape.len() && spec.shape.iter().zip(&tensor.shape).all(fits);

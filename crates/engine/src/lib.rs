@@ -42,7 +42,7 @@ pub trait Engine: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The library of ONNX Runtime, `libonnxruntime.so*`. Without it ONNX models run on rten. One process can load
-    /// one library: the first path counts.
+    /// one library only.
     pub onnxruntime: Option<PathBuf>,
     /// How many calls of [`Engine::infer`] may run at once, at least 1; the memory of ONNX Runtime grows with it.
     pub parallelism: usize,

@@ -1,1 +1,71 @@
-//! 
+//! The gateway: the data plane, a process of its own.
+//!
+//! It follows versioned route tables (`control_link`), and for each request picks a variant and a backend (`pick`),
+//! asks it, and another one where that is safe (`forward`). It counts what it sees (`counters`) and reports it back.
+//! It makes no decision about rollouts, and needs neither the control plane nor Postgres to go on serving.
+//!
+//! One runtime per core with its own listener and connections (`http_server`, `pool`): requests never cross threads.
+//! What threads share is read through `arc-swap` or counted in atomics; no request takes a lock.
+
+mod answer;
+mod backend;
+mod config;
+mod control_link;
+mod counters;
+mod forward;
+mod http_server;
+mod pick;
+mod pool;
+mod table;
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub use config::Config;
+
+use crate::control_link::ControlLink;
+use crate::http_server::Shared;
+
+/// Runs until SIGTERM or SIGINT, then finishes what is in flight.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    ensure!(
+        config.listen.ip().is_loopback(),
+        "refusing to listen on {}: there are no tokens and no TLS yet, so the gateway listens on loopback only",
+        config.listen
+    );
+    let shared = Arc::new(Shared::new(&config));
+    let mut link = ControlLink::new(&config, shared.clone())?;
+    link.load_last_table();
+    let (stop, stopping) = watch::channel(false);
+    let servers = http_server::start(&config, &shared, &stopping)?;
+    tracing::info!(listen = %config.listen, "gateway serves");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        tokio::select! {
+            () = link.run() => {}
+            signalled = signalled() => signalled?,
+        }
+        anyhow::Ok(())
+    })?;
+    tracing::info!("stopping: finishing what is in flight");
+    stop.send(true).ok();
+    for server in servers {
+        server.join().ok();
+    }
+    Ok(())
+}
+
+async fn signalled() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,1 +1,9 @@
-fn main() {}
+//! `modelyard-gateway`
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    modelyard_gateway::run(modelyard_gateway::Config::parse())
+}

@@ -151,8 +151,10 @@ impl RawTensor<'_> {
     }
 
     fn parse(&self) -> Result<(Vec<usize>, TensorData), TensorError> {
-        let datatype: Datatype =
-            self.datatype.parse().map_err(|_| TensorError::UnknownDatatype(self.datatype.chars().take(40).collect()))?;
+        let datatype: Datatype = self
+            .datatype
+            .parse()
+            .map_err(|_| TensorError::UnknownDatatype(self.datatype.chars().take(40).collect()))?;
         let shape = self.shape.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
         let shape = shape.map_err(|_| TensorError::NegativeDimension(self.shape.clone()))?;
         match &self.data {

@@ -363,10 +363,7 @@ mod tests {
             "element 0 of its data must be a number that fits FP32, not null"
         );
         assert_eq!(message("[{}]", Datatype::Bytes, &[1]), "element 0 of its data must be a string, not {");
-        assert_eq!(
-            message("[1]", Datatype::Fp16, &[1]),
-            "FP16 has no form in JSON: use FP32, or a binary protocol"
-        );
+        assert_eq!(message("[1]", Datatype::Fp16, &[1]), "FP16 has no form in JSON: use FP32, or a binary protocol");
         assert!(message("[1]", Datatype::Fp32, &[usize::MAX, 2]).contains("too large"));
     }
 }

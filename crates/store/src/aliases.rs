@@ -19,7 +19,8 @@ pub struct AliasMoved {
 
 impl Store {
     pub(crate) async fn aliases(&self, model: &str) -> Result<Vec<AliasRow>> {
-        let rows = sqlx::query!("select alias, version, updated_ms from aliases where model = $1 order by alias", model);
+        let rows =
+            sqlx::query!("select alias, version, updated_ms from aliases where model = $1 order by alias", model);
         let mut aliases = Vec::new();
         for row in rows.fetch_all(&self.pool).await? {
             let moves = sqlx::query!(
@@ -60,7 +61,8 @@ impl Store {
             return Err(StoreError::not_found("version", format_args!("{version} of model {model}")));
         }
         let previous = sqlx::query_scalar!("select version from aliases where model = $1 and alias = $2", m, a);
-        let previous: Option<VersionName> = previous.fetch_optional(&mut *tx).await?.as_deref().map(parse).transpose()?;
+        let previous: Option<VersionName> =
+            previous.fetch_optional(&mut *tx).await?.as_deref().map(parse).transpose()?;
         if previous.as_ref() == Some(version) {
             return Ok(AliasMoved { previous, rolled: Vec::new() });
         }

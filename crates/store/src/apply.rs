@@ -90,7 +90,11 @@ impl Store {
             return Err(StoreError::Refused(problems));
         }
         let desired_after = desired::select(&mut tx, Some(&names)).await?;
-        if dry_run { tx.rollback().await? } else { tx.commit().await? }
+        if dry_run {
+            tx.rollback().await?
+        } else {
+            tx.commit().await?
+        }
         done.sort_by_key(|d| d.document);
         Ok(ApplyOutcome { documents: done, desired_before, desired_after })
     }
@@ -205,7 +209,8 @@ impl Applying<'_> {
         let (model, number) = (&version.model, &version.version);
         let exists = sqlx::query_scalar!("select 1 from models where name = $1", model.as_str());
         if exists.fetch_optional(&mut *self.tx).await?.is_none() {
-            let message = format!("there is no model {model}: apply a Model with that name, or put one into the same file");
+            let message =
+                format!("there is no model {model}: apply a Model with that name, or put one into the same file");
             self.problem(document, "spec.model", ProblemStatus::Invalid, message);
             return Ok(());
         }
@@ -232,7 +237,11 @@ impl Applying<'_> {
             actor: self.actor.clone(),
             model: Some(model.clone()),
             deployment: None,
-            message: format!("version {number} of {model} was registered ({}, {})", version.format, version.digest.short()),
+            message: format!(
+                "version {number} of {model} was registered ({}, {})",
+                version.format,
+                version.digest.short()
+            ),
             data: json!({"version": number, "format": version.format, "sha256": version.digest, "size": version.size}),
         };
         events::append(&mut self.tx, &event, self.now).await
@@ -284,7 +293,8 @@ impl Applying<'_> {
     /// What `spec.version` means now; a problem if it means nothing.
     async fn resolve(&mut self, document: usize, manifest: &DeploymentManifest) -> Result<Option<VersionName>> {
         let model = &manifest.spec.model;
-        let known = sqlx::query_scalar!("select version from model_versions where model = $1 order by version", model.as_str());
+        let known =
+            sqlx::query_scalar!("select version from model_versions where model = $1 order by version", model.as_str());
         let known = known.fetch_all(&mut *self.tx).await?;
         let version = match &manifest.spec.version {
             VersionRef::Exact(version) => Some(version.clone()),
@@ -302,7 +312,9 @@ impl Applying<'_> {
         let message = match &manifest.spec.version {
             VersionRef::Exact(version) => format!("model {model} has no version {version}; it has {has}"),
             VersionRef::Alias(alias) => {
-                format!("model {model} has no alias {alias}: PUT /api/v1/models/{model}/aliases/{alias} makes it; versions: {has}")
+                format!(
+                    "model {model} has no alias {alias}: PUT /api/v1/models/{model}/aliases/{alias} makes it; versions: {has}"
+                )
             }
         };
         self.problem(document, "spec.version", ProblemStatus::Invalid, message);

@@ -33,17 +33,23 @@ impl Store {
         let number = locked.target.number;
         let conflict = |message: String| Err(StoreError::Conflict { message });
         if !locked.is_rolling() {
-            return conflict(format!("revision {number} of {name} already serves all traffic; there is no rollout under way"));
+            return conflict(format!(
+                "revision {number} of {name} already serves all traffic; there is no rollout under way"
+            ));
         }
         let mut control = if locked.control.revision == number { locked.control } else { Control::default() };
         control.revision = number;
         let (kind, done) = match verb {
-            ControlVerb::Pause if control.paused_by.is_some() => return conflict(format!("the rollout of {name} is paused already")),
+            ControlVerb::Pause if control.paused_by.is_some() => {
+                return conflict(format!("the rollout of {name} is paused already"));
+            }
             ControlVerb::Pause => {
                 control.paused_by = Some(actor.clone());
                 (EventKind::RolloutPaused, "paused")
             }
-            ControlVerb::Resume if control.paused_by.is_none() => return conflict(format!("the rollout of {name} is not paused")),
+            ControlVerb::Resume if control.paused_by.is_none() => {
+                return conflict(format!("the rollout of {name} is not paused"));
+            }
             ControlVerb::Resume => {
                 control.paused_by = None;
                 (EventKind::RolloutResumed, "resumed")

@@ -70,7 +70,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match &error {
-            E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Io(_) | E::Tls(_) => Self::Unavailable(error.to_string()),
+            E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Io(_) | E::Tls(_) => {
+                Self::Unavailable(error.to_string())
+            }
             E::Database(db) => match db.code().as_deref().map(|code| code.get(..2).unwrap_or_default()) {
                 // Connection lost, resources short, shutting down or starting up.
                 Some("08" | "53" | "57") => Self::Unavailable(error.to_string()),

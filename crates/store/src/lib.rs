@@ -83,7 +83,8 @@ impl Store {
     /// Takes office: from now on commits of earlier terms are refused.
     pub async fn take_office(&self) -> Result<Epoch> {
         let mut tx = self.write().await?;
-        let epoch = sqlx::query_scalar!("update office set epoch = epoch + 1 returning epoch").fetch_one(&mut *tx).await?;
+        let epoch =
+            sqlx::query_scalar!("update office set epoch = epoch + 1 returning epoch").fetch_one(&mut *tx).await?;
         tx.commit().await?;
         Ok(Epoch(unsigned(epoch)))
     }

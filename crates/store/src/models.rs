@@ -85,7 +85,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if there is no such model.
-    pub async fn versions(&self, model: &ModelName, limit: i64, after: Option<&VersionName>) -> Result<Vec<VersionRow>> {
+    pub async fn versions(
+        &self,
+        model: &ModelName,
+        limit: i64,
+        after: Option<&VersionName>,
+    ) -> Result<Vec<VersionRow>> {
         let rows = self.select_versions(model, None, after.map_or("", VersionName::as_str), limit).await?;
         if rows.is_empty() {
             self.model(model).await?;
@@ -150,7 +155,8 @@ impl Store {
     /// [`StoreError::InUse`] while it has versions; [`StoreError::NotFound`].
     pub async fn delete_model(&self, name: &ModelName, actor: &Actor, now: Timestamp) -> Result<()> {
         let mut tx = self.write().await?;
-        let versions = sqlx::query_scalar!("select version from model_versions where model = $1 order by version", name.as_str());
+        let versions =
+            sqlx::query_scalar!("select version from model_versions where model = $1 order by version", name.as_str());
         let versions = versions.fetch_all(&mut *tx).await?;
         if !versions.is_empty() {
             let by = versions.into_iter().map(|version| format!("its version {version}")).collect();

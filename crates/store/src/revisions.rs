@@ -2,7 +2,9 @@
 
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::state::{Cause, Outcome, Revision};
-use modelyard_core::{Actor, DeploymentName, DeploymentSpec, ModelVersion, RevisionNumber, Signature, Timestamp, VersionName};
+use modelyard_core::{
+    Actor, DeploymentName, DeploymentSpec, ModelVersion, RevisionNumber, Signature, Timestamp, VersionName,
+};
 use serde_json::json;
 use sqlx::types::Json;
 

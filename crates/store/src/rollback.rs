@@ -100,6 +100,7 @@ async fn last_that_served(tx: &mut Tx, locked: &Locked) -> Result<Revision> {
             return Ok(revision);
         }
     }
-    let message = format!("no other revision of {} has served all traffic; there is nothing to roll back to", locked.name);
+    let message =
+        format!("no other revision of {} has served all traffic; there is nothing to roll back to", locked.name);
     Err(StoreError::Conflict { message })
 }

@@ -77,10 +77,12 @@ fn check_expected(documents: &Documents<'_>, options: &Options) -> ApiResult<()>
 /// What the database refused, with the lines of the documents at fault.
 fn refuse(documents: &Documents<'_>, pins: &mut Pins, error: StoreError) -> ApiError {
     let StoreError::Refused(found) = error else { return error.into() };
-    let status = found.iter().map(|p| p.status.code()).min_by_key(|code| [412, 409].iter().position(|c| c == code).unwrap_or(2));
+    let status =
+        found.iter().map(|p| p.status.code()).min_by_key(|code| [412, 409].iter().position(|c| c == code).unwrap_or(2));
     let status = status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
     found.iter().for_each(|problem| pins.refuse(problem.document));
-    let problems = found.into_iter().filter_map(|p| documents.all.get(p.document).map(|d| d.problem(&p.path, p.message)));
+    let problems =
+        found.into_iter().filter_map(|p| documents.all.get(p.document).map(|d| d.problem(&p.path, p.message)));
     ApiError::refused(status, problems.collect())
 }
 
@@ -94,9 +96,9 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         revision: done.revision,
     });
     let after = &outcome.desired_after;
-    let words = after.iter().flat_map(|(name, desired)| {
-        modelyard_planner::outline(name, outcome.desired_before.get(name), desired)
-    });
+    let words = after
+        .iter()
+        .flat_map(|(name, desired)| modelyard_planner::outline(name, outcome.desired_before.get(name), desired));
     Ok(Applied {
         dry_run: options.dry_run,
         plan: words.collect(),
@@ -146,4 +148,3 @@ pub async fn discard_unused(app: &App, digests: Vec<Digest>) {
         }
     }
 }
-

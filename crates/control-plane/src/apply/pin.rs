@@ -176,7 +176,10 @@ async fn uploaded(
     match app.artifacts.size(&digest).await.map_err(ours)? {
         Some(size) => Ok(Pinned { digest, size, is_stored: true }),
         None if dry_run => Ok(Pinned { digest, size: 0, is_stored: false }),
-        None => problem("spec.artifact.uri", format!("no artifact with sha256 {digest} was uploaded: PUT it to /api/v1/artifacts")),
+        None => problem(
+            "spec.artifact.uri",
+            format!("no artifact with sha256 {digest} was uploaded: PUT it to /api/v1/artifacts"),
+        ),
     }
 }
 

@@ -45,7 +45,8 @@ pub(super) async fn apply(
     let files = if media_type.starts_with(Bundle::MEDIA_TYPE) {
         json::<Bundle>(&body)?.files
     } else {
-        let text = String::from_utf8(body.to_vec()).map_err(|_| ApiError::bad_request("the manifest is not UTF-8 text"))?;
+        let text =
+            String::from_utf8(body.to_vec()).map_err(|_| ApiError::bad_request("the manifest is not UTF-8 text"))?;
         vec![BundleFile { name: String::new(), text, artifacts: Default::default() }]
     };
     let options = apply::Options { dry_run: query.dry_run, expected, actor };

@@ -55,7 +55,11 @@ impl ApiError {
     /// Something of ours failed: logged here, once, and not told.
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something failed in the control plane; its log says what")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "something failed in the control plane; its log says what",
+        )
     }
 
     fn unavailable(what: &str) -> Self {

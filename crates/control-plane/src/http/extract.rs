@@ -111,5 +111,6 @@ pub(super) fn json_body<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T,
 }
 
 pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the body is not as it should be: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the body is not as it should be: {error}")))
 }

@@ -19,10 +19,7 @@ use crate::app::App;
 /// The walk to the latest revision: its phase, its verdicts with their numbers, what it waits on.
 #[utoipa::path(get, path = "/deployments/{d}/rollout", tag = "rollout", params(("d" = String, Path)),
     responses((status = 200, body = Rollout), (status = 404, body = ProblemDetails)))]
-pub(super) async fn get_rollout(
-    State(app): State<Arc<App>>,
-    At(name): At<DeploymentName>,
-) -> ApiResult<Json<Rollout>> {
+pub(super) async fn get_rollout(State(app): State<Arc<App>>, At(name): At<DeploymentName>) -> ApiResult<Json<Rollout>> {
     of(&app, &name).await.map(Json)
 }
 

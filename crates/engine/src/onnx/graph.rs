@@ -1,0 +1,304 @@
+//! Reads the outline of an ONNX file: is it one, is it whole, what goes in and out.
+//!
+//! Parsers of Protocol Buffers take random bytes for an empty message, and engines narrow datatypes; this reader does
+//! neither. It checks the structure to the end, reads no weights, and runs nothing. Field numbers are those of
+//! onnx.proto3 (github.com/onnx/onnx).
+
+use std::path::Path;
+
+use modelyard_core::{Datatype, Signature, TensorSpec};
+
+use super::protobuf::{Reader, Wire};
+use crate::error::LoadError;
+
+/// Graphs nest in `If` and `Loop`; nobody's nest deeper.
+const DEEPEST: usize = 32;
+
+/// What an ONNX file declares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Outline {
+    pub(super) signature: Signature,
+    /// Inputs for which no shape is declared, not even a rank.
+    pub(super) unranked: Vec<String>,
+    /// Operator sets other than ONNX's own, such as `ai.onnx.ml`.
+    pub(super) domains: Vec<String>,
+}
+
+/// # Errors
+/// If it is no whole ONNX model, or takes or gives what is no tensor of the Open Inference Protocol.
+pub(super) fn read(path: &Path) -> Result<Outline, LoadError> {
+    let mut reader = Reader::new(crate::open(path)?)?;
+    let end = reader.length();
+    let mut parts = Parts::default();
+    while let Some(field) = reader.field(end).map_err(|e| parts.explain(e))? {
+        let read = match (field.number, field.wire) {
+            (1, Wire::Varint) => reader.varint().map(|version| parts.ir_version = version),
+            (7, Wire::Bytes) => graph(&mut reader, 0).map(|g| parts.graph = Some(g)),
+            (8, Wire::Bytes) => opset(&mut reader).map(|domain| parts.opsets.push(domain)),
+            (25, Wire::Bytes) => function(&mut reader),
+            (2..=4 | 6 | 14 | 20 | 26, Wire::Bytes) | (5, Wire::Varint) => reader.skip(field.wire),
+            // Later versions may add fields, once it is clear that this is ONNX.
+            (27.., wire) if parts.seen() => reader.skip(wire),
+            _ => Err(LoadError::NotOnnx("it does not have the structure of one".into())),
+        };
+        read.map_err(|e| parts.explain(e))?;
+    }
+    parts.finish()
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Parts {
+    ir_version: u64,
+    graph: Option<Graph>,
+    opsets: Vec<String>,
+}
+
+impl Parts {
+    /// Whether enough was read to say that it is an ONNX model at all.
+    fn seen(&self) -> bool {
+        (1..=1000).contains(&self.ir_version)
+    }
+
+    /// A length that points beyond the end says "cut off" only of what was surely ONNX up to there.
+    fn explain(&self, error: LoadError) -> LoadError {
+        match error {
+            LoadError::Truncated(_) | LoadError::NotOnnx(_) if !self.seen() => {
+                LoadError::NotOnnx("it does not have the structure of one".into())
+            }
+            error => error,
+        }
+    }
+
+    fn finish(self) -> Result<Outline, LoadError> {
+        if !self.seen() {
+            return Err(LoadError::NotOnnx("it does not have the structure of one".into()));
+        }
+        let graph = self.graph.ok_or_else(|| LoadError::Truncated("it has a header, but no graph".into()))?;
+        if graph.nodes == 0 || graph.outputs.is_empty() {
+            return Err(LoadError::NotOnnx("its graph has no node or no output".into()));
+        }
+        // Operator sets are written after the graph.
+        if self.opsets.is_empty() && self.ir_version >= 3 {
+            return Err(LoadError::Truncated("it does not say which operator set it uses".into()));
+        }
+        let mut outline = Outline::default();
+        // Up to IR version 3 every initializer was listed as an input too.
+        for value in graph.inputs.into_iter().filter(|v| !graph.initializers.contains(&v.name)) {
+            if value.shape.is_none() {
+                outline.unranked.push(value.name.clone());
+            }
+            outline.signature.inputs.push(value.spec("input")?);
+        }
+        for value in graph.outputs {
+            outline.signature.outputs.push(value.spec("output")?);
+        }
+        outline.domains = self.opsets.into_iter().filter(|d| !d.is_empty() && d != "ai.onnx").collect();
+        Ok(outline)
+    }
+}
+
+#[derive(Default)]
+struct Graph {
+    nodes: usize,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+    initializers: std::collections::HashSet<String>,
+}
+
+/// GraphProto
+fn graph(reader: &mut Reader, depth: usize) -> Result<Graph, LoadError> {
+    if depth > DEEPEST {
+        return Err(reader.malformed("graphs nested too deep"));
+    }
+    let end = reader.message()?;
+    let mut graph = Graph::default();
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Bytes) => {
+                node(reader, depth)?;
+                graph.nodes += 1;
+            }
+            (5, Wire::Bytes) => {
+                graph.initializers.insert(tensor(reader)?);
+            }
+            (11, Wire::Bytes) => graph.inputs.push(value(reader)?),
+            (12, Wire::Bytes) => graph.outputs.push(value(reader)?),
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(graph)
+}
+
+/// FunctionProto: nodes that the graph's may call.
+fn function(reader: &mut Reader) -> Result<(), LoadError> {
+    let end = reader.message()?;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (7, Wire::Bytes) => node(reader, 0)?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// NodeProto: followed into its attributes, which may hold tensors and graphs.
+fn node(reader: &mut Reader, depth: usize) -> Result<(), LoadError> {
+    let end = reader.message()?;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (5, Wire::Bytes) => attribute(reader, depth)?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// AttributeProto
+fn attribute(reader: &mut Reader, depth: usize) -> Result<(), LoadError> {
+    let end = reader.message()?;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (5 | 10, Wire::Bytes) => tensor(reader).map(drop)?,
+            (6 | 11, Wire::Bytes) => graph(reader, depth + 1).map(drop)?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// The name of a TensorProto, which must hold its data itself.
+fn tensor(reader: &mut Reader) -> Result<String, LoadError> {
+    let end = reader.message()?;
+    let mut name = String::new();
+    let mut external = false;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (8, Wire::Bytes) => name = reader.string()?,
+            (14, Wire::Varint) => external = reader.varint()? == 1,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    if external { Err(LoadError::ExternalData(name)) } else { Ok(name) }
+}
+
+/// The domain of an OperatorSetIdProto.
+fn opset(reader: &mut Reader) -> Result<String, LoadError> {
+    let end = reader.message()?;
+    let mut domain = String::new();
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Bytes) => domain = reader.string()?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(domain)
+}
+
+/// An input or output, as declared.
+#[derive(Default)]
+struct Value {
+    name: String,
+    /// TensorProto.DataType; `None` if it is no tensor.
+    datatype: Option<u64>,
+    shape: Option<Vec<i64>>,
+}
+
+impl Value {
+    fn spec(self, what: &str) -> Result<TensorSpec, LoadError> {
+        let refuse =
+            |problem: String| Err(LoadError::UnsupportedSignature(format!("{what} `{}` {problem}", self.name)));
+        let datatype = match self.datatype {
+            Some(1) => Datatype::Fp32,
+            Some(2) => Datatype::Uint8,
+            Some(3) => Datatype::Int8,
+            Some(4) => Datatype::Uint16,
+            Some(5) => Datatype::Int16,
+            Some(6) => Datatype::Int32,
+            Some(7) => Datatype::Int64,
+            Some(8) => Datatype::Bytes,
+            Some(9) => Datatype::Bool,
+            Some(10) => Datatype::Fp16,
+            Some(11) => Datatype::Fp64,
+            Some(12) => Datatype::Uint32,
+            Some(13) => Datatype::Uint64,
+            Some(16) => Datatype::Bf16,
+            Some(other) => {
+                return refuse(format!("has ONNX datatype {other}, which the Open Inference Protocol has not"));
+            }
+            None => {
+                return refuse(
+                    "is a sequence, a map or untyped, not a tensor (of a classifier from scikit-learn: convert it \
+                     with options={'zipmap': False})"
+                        .into(),
+                );
+            }
+        };
+        Ok(TensorSpec { name: self.name, datatype, shape: self.shape.unwrap_or_default() })
+    }
+}
+
+/// ValueInfoProto
+fn value(reader: &mut Reader) -> Result<Value, LoadError> {
+    let end = reader.message()?;
+    let mut value = Value::default();
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Bytes) => value.name = reader.string()?,
+            (2, Wire::Bytes) => value_type(reader, &mut value)?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(value)
+}
+
+/// TypeProto
+fn value_type(reader: &mut Reader, value: &mut Value) -> Result<(), LoadError> {
+    let end = reader.message()?;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Bytes) => tensor_type(reader, value)?,
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// TypeProto.Tensor
+fn tensor_type(reader: &mut Reader, value: &mut Value) -> Result<(), LoadError> {
+    let end = reader.message()?;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Varint) => value.datatype = Some(reader.varint()?),
+            (2, Wire::Bytes) => value.shape = Some(shape(reader)?),
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// TensorShapeProto
+fn shape(reader: &mut Reader) -> Result<Vec<i64>, LoadError> {
+    let end = reader.message()?;
+    let mut shape = Vec::new();
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Bytes) => shape.push(dimension(reader)?),
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(shape)
+}
+
+/// TensorShapeProto.Dimension: a number, or else free.
+fn dimension(reader: &mut Reader) -> Result<i64, LoadError> {
+    let end = reader.message()?;
+    let mut dimension = -1;
+    while let Some(field) = reader.field(end)? {
+        match (field.number, field.wire) {
+            (1, Wire::Varint) => dimension = reader.varint()?.cast_signed().max(-1),
+            (_, wire) => reader.skip(wire)?,
+        }
+    }
+    Ok(dimension)
+}

@@ -1,0 +1,19 @@
+//! ONNX models: read the outline, then let ONNX Runtime run them where its library is at hand, else rten.
+
+mod graph;
+mod protobuf;
+mod with_ort;
+mod with_rten;
+
+use std::path::Path;
+
+use crate::error::LoadError;
+use crate::{Engine, EngineOptions};
+
+pub(crate) fn load(path: &Path, options: &EngineOptions) -> Result<Box<dyn Engine>, LoadError> {
+    let outline = graph::read(path)?;
+    match &options.onnxruntime {
+        Some(library) => Ok(Box::new(with_ort::OnnxRuntime::load(path, outline, library, options.parallelism)?)),
+        None => Ok(Box::new(with_rten::Rten::load(path, outline)?)),
+    }
+}

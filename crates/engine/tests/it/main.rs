@@ -1,0 +1,24 @@
+//! Models that others' tools would write, loaded and run by every engine at hand; and files that are no models.
+
+mod examples;
+mod models;
+mod onnx_writer;
+mod refusals;
+
+use std::path::PathBuf;
+
+use modelyard_engine::EngineOptions;
+
+/// rten, and ONNX Runtime where `MODELYARD_ONNXRUNTIME` names its library.
+fn engines() -> Vec<EngineOptions> {
+    let mut engines = vec![EngineOptions { onnxruntime: None, parallelism: 1 }];
+    match std::env::var_os("MODELYARD_ONNXRUNTIME") {
+        Some(path) => engines.push(EngineOptions { onnxruntime: Some(PathBuf::from(path)), parallelism: 2 }),
+        None => eprintln!("MODELYARD_ONNXRUNTIME is not set: ONNX Runtime is left out"),
+    }
+    engines
+}
+
+fn rten() -> EngineOptions {
+    EngineOptions { onnxruntime: None, parallelism: 1 }
+}

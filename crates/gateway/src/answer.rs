@@ -1,0 +1,85 @@
+//! Answers: a worker's, passed on, or the gateway's own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use modelyard_protocol::ErrorBody;
+use serde::Serialize;
+
+pub(crate) const VARIANT: HeaderName = HeaderName::from_static("x-modelyard-variant");
+pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-modelyard-version");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The body of an answer: here already, or passing through.
+pub(crate) enum AnswerBody {
+    Whole(Full<Bytes>),
+    Streamed(Incoming),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
+            Self::Streamed(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Streamed(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Streamed(stream) => stream.size_hint(),
+        }
+    }
+}
+
+pub(crate) type Answer = Response<AnswerBody>;
+
+pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    let mut answer = Response::new(AnswerBody::Whole(Full::new(bytes.into())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Answer {
+    let mut answer = json(status, &ErrorBody { error: message.into() });
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+/// Takes out what concerns one connection only (RFC 9110 §7.6.1).
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    const HOP_BY_HOP: [&str; 7] =
+        ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    named.iter().for_each(|name| {
+        headers.remove(name);
+    });
+    HOP_BY_HOP.iter().for_each(|name| {
+        headers.remove(*name);
+    });
+}

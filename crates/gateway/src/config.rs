@@ -1,0 +1,39 @@
+//! The command line of the gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Modelyard's gateway: routes inference requests by the route tables of the control plane, and goes on by the last
+/// one when the control plane is gone.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "modelyard-gateway", version)]
+pub struct Config {
+    /// The admin API, for route tables and evidence.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub control_plane: String,
+    /// Loopback only, until there are tokens and TLS.
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// The last route table is kept here.
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// Threads that serve; by default one per core.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Seconds that a worker may take to answer one try.
+    #[arg(long, value_parser = seconds, default_value = "60")]
+    pub timeout: Duration,
+    /// Bodies up to this many bytes are kept, so that they can be asked again; longer ones stream through.
+    #[arg(long, default_value_t = 1 << 20)]
+    pub replay_limit: usize,
+    /// Bodies with more bytes are refused with 413.
+    #[arg(long, default_value_t = 64 << 20)]
+    pub max_body: u64,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is not a number of seconds"))
+}

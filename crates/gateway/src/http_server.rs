@@ -1,0 +1,194 @@
+//! Listeners and connections from clients: one thread, one runtime, one listener per core.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::forward::forward;
+use crate::pool::Pool;
+use crate::table::Table;
+
+/// For a client to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For requests in flight to end when the gateway stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const BACKLOG: i32 = 1024;
+
+/// What all threads share.
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) counters: Counters,
+    pub(crate) timeout: Duration,
+    pub(crate) replay_limit: usize,
+    pub(crate) max_body: u64,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            counters: Counters::default(),
+            timeout: config.timeout,
+            replay_limit: config.replay_limit,
+            max_body: config.max_body,
+            started: Instant::now(),
+        }
+    }
+
+    /// The gateway's own clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What belongs to one thread.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+}
+
+impl Worker {
+    /// A random point in the whole of the traffic.
+    pub(crate) fn dice_weight(&self) -> u16 {
+        fastrand::u16(..crate::pick::WHOLE)
+    }
+
+    /// A random number below `n`, which is not 0.
+    pub(crate) fn dice(&self, n: usize) -> usize {
+        fastrand::usize(..n)
+    }
+}
+
+/// Starts the threads. They end when `stopping` says so and what was in flight is answered.
+///
+/// # Errors
+/// If the address is taken.
+pub(crate) fn start(
+    config: &Config,
+    shared: &Arc<Shared>,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = config.threads.unwrap_or(cores).max(1);
+    let listeners = listeners(config.listen, threads)?;
+    let start = |listener: TcpListener| {
+        let (shared, stopping) = (shared.clone(), stopping.clone());
+        std::thread::Builder::new().name("gateway".into()).spawn(move || serve(listener, shared, stopping))
+    };
+    listeners.into_iter().map(|listener| start(listener).context("no thread")).collect()
+}
+
+/// Several listeners on one address share its connections (`SO_REUSEPORT`). So would those of a second gateway: a
+/// first bind without that option tells whether there is one.
+fn listeners(address: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let taken = || format!("cannot listen on {address}: is another gateway running?");
+    let probe = socket(address)?;
+    probe.bind(&address.into()).with_context(taken)?;
+    let address = probe.local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
+    let listen = |_| {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into()).with_context(taken)?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        anyhow::Ok(TcpListener::from(socket))
+    };
+    (0..count).map(listen).collect()
+}
+
+fn socket(address: SocketAddr) -> anyhow::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a thread cannot serve"),
+    };
+    let worker = Rc::new(Worker { shared, pool: Pool::default() });
+    LocalSet::new().block_on(&runtime, async move {
+        let connections = TaskTracker::new();
+        let for_connections = stopping.clone();
+        tokio::select! {
+            () = accept(listener, &worker, &for_connections, &connections) => {}
+            () = sweep(&worker) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+        connections.close();
+        tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.ok();
+    });
+}
+
+async fn sweep(worker: &Worker) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        worker.pool.sweep();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    worker: &Rc<Worker>,
+    stopping: &watch::Receiver<bool>,
+    connections: &TaskTracker,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a thread cannot listen"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let connection = connection(stream, client, worker.clone(), stopping.clone());
+                connections.spawn_local(connection);
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must close before more can come.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, client: SocketAddr, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
+    stream.set_nodelay(true).ok();
+    let service = service_fn(|request| {
+        let worker = worker.clone();
+        async move { Ok::<_, Infallible>(forward(&worker, request, client.ip()).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // A connection that breaks is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        _ = stopping.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await.ok();
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A route table made ready for requests: names as header values, backends with their state, counters at hand.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+
+use http::HeaderValue;
+use modelyard_core::{EvidenceKey, Route, RouteTable, TableVersion, Variant, WorkloadId};
+
+use crate::backend::BackendState;
+use crate::counters::{Counters, VariantCounters};
+
+/// What requests read. Never changed, only replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) version: TableVersion,
+    pub(crate) routes: HashMap<String, CompiledRoute>,
+    pub(crate) workloads: BTreeSet<WorkloadId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledRoute {
+    pub(crate) variants: Vec<CompiledVariant>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledVariant {
+    pub(crate) version: String,
+    pub(crate) name_header: HeaderValue,
+    pub(crate) version_header: HeaderValue,
+    /// In basis points.
+    pub(crate) weight: u16,
+    pub(crate) fallback: bool,
+    pub(crate) backends: Vec<Arc<BackendState>>,
+    pub(crate) counters: Arc<VariantCounters>,
+}
+
+/// Makes tables, and keeps the state of backends from one to the next.
+#[derive(Default)]
+pub(crate) struct Compiler {
+    backends: HashMap<(WorkloadId, SocketAddr), Weak<BackendState>>,
+}
+
+impl Compiler {
+    pub(crate) fn compile(&mut self, table: &RouteTable, counters: &Counters) -> Table {
+        self.backends.retain(|_, backend| backend.strong_count() > 0);
+        let open = counters.open(keys(table));
+        let routes = table.deployments.iter().map(|(name, route)| {
+            let variants = route.variants.iter().filter_map(|variant| {
+                let key = EvidenceKey { deployment: name.clone(), window: route.window, revision: variant.revision };
+                Some(self.variant(variant, open.get(&key)?.clone()))
+            });
+            (name.to_string(), CompiledRoute { variants: variants.collect() })
+        });
+        let routes = routes.collect();
+        Table { version: table.version, routes, workloads: table.workloads() }
+    }
+
+    fn variant(&mut self, variant: &Variant, counters: Arc<VariantCounters>) -> CompiledVariant {
+        let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("invalid"));
+        let backends = variant.backends.iter().map(|b| self.backend(&variant.workload, b.address));
+        CompiledVariant {
+            version: variant.version.to_string(),
+            name_header: header(variant.name.as_str()),
+            version_header: header(variant.version.as_str()),
+            weight: variant.weight.basis_points(),
+            fallback: variant.fallback,
+            backends: backends.collect(),
+            counters,
+        }
+    }
+
+    fn backend(&mut self, workload: &WorkloadId, address: SocketAddr) -> Arc<BackendState> {
+        let slot = self.backends.entry((workload.clone(), address)).or_default();
+        slot.upgrade().unwrap_or_else(|| {
+            let backend = Arc::new(BackendState::new(workload.clone(), address));
+            *slot = Arc::downgrade(&backend);
+            backend
+        })
+    }
+
+    /// Workloads that still have requests in flight, by this table or an earlier one.
+    pub(crate) fn busy(&self) -> BTreeSet<WorkloadId> {
+        let alive = self.backends.values().filter_map(Weak::upgrade);
+        alive.filter(|b| b.in_flight.load(Relaxed) > 0).map(|b| b.workload.clone()).collect()
+    }
+}
+
+fn keys(table: &RouteTable) -> impl Iterator<Item = EvidenceKey> {
+    table.deployments.iter().flat_map(|(name, route): (_, &Route)| {
+        let key = |v: &Variant| EvidenceKey { deployment: name.clone(), window: route.window, revision: v.revision };
+        route.variants.iter().map(key)
+    })
+}
