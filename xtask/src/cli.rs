@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::client::{self, ClientCommand};
-use crate::{lint, test, up};
+use crate::{bench, demo, lint, test, up};
 
 /// Everything one does with this repository.
 #[derive(Debug, Parser)]
@@ -20,6 +20,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Run PostgreSQL, the control plane and the gateway on this machine until Ctrl-C
     Up(up::Args),
+    /// Tell the whole story of a model: canary, automatic rollback, rollback by command
+    Demo(demo::Args),
+    /// Measure
+    Bench(bench::Args),
     /// Run all tests, after preparing a database and the models they need
     Test(test::Args),
     /// Check format, clippy, who may depend on whom, file sizes, licenses and advisories
@@ -33,6 +37,8 @@ impl Cli {
         match self.command {
             Command::Client(command) => return Ok(client::run(command).await),
             Command::Up(args) => up::run(args).await?,
+            Command::Demo(args) => demo::run(args).await?,
+            Command::Bench(args) => bench::run(args).await?,
             Command::Test(args) => test::run(args).await?,
             Command::Lint(args) => lint::run(&args)?,
         }

@@ -1,12 +1,15 @@
 //! `cargo xtask`: the commands of this repository. Only reads the command line; one module per command does the work.
 
+mod bench;
 mod build;
 mod cli;
 mod client;
 mod console;
+mod demo;
 mod interrupt;
 mod leftovers;
 mod lint;
+mod load;
 mod models;
 mod ports;
 mod service;

@@ -21,6 +21,11 @@ pub(crate) fn check(address: SocketAddr, what: &str, option: &str) -> Result<()>
     }
 }
 
+/// A port of the loopback that nothing listens on right now.
+pub(crate) fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 /// The process that listens on a TCP port: "`name` (pid 12)".
 fn holder(port: u16) -> Option<String> {
     let mut inodes = BTreeSet::new();

@@ -48,10 +48,27 @@ pub struct EngineOptions {
     pub parallelism: usize,
 }
 
+/// Refuses what is no model by its first bytes and its structure, without reading or loading all of it. What passes
+/// may still be refused by [`load`].
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn examine(format: Format, path: &Path) -> Result<(), LoadError> {
+    let kind = sniff::look(path)?;
+    match format {
+        Format::Dense => kind.must_be_text(),
+        Format::Onnx => {
+            kind.must_be_binary()?;
+            onnx::examine(path)
+        }
+        Format::Tensorflow => Err(LoadError::UnsupportedFormat),
+    }
+}
+
 /// Loads the artifact at `path`.
 ///
 /// # Errors
-/// See [`LoadError`]. What is no model is refused by its first bytes and structure, without reading all of it.
+/// See [`LoadError`].
 pub fn load(format: Format, path: &Path, options: &EngineOptions) -> Result<Box<dyn Engine>, LoadError> {
     let kind = sniff::look(path)?;
     match format {

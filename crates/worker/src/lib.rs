@@ -1,1 +1,50 @@
+//! The worker: one process that serves one model version, or inspects one artifact.
 //!
+//! `serve` answers the Open Inference Protocol until it is told to stop; `inspect` loads an artifact once, where a crash
+//! hurts nobody, and says what it is. The worker asks nobody for anything: it knows no control plane, no registry and
+//! no other worker. Whether it lives is told by the lock of its instance directory, whether it is ready by HTTP.
+//!
+//! Exit codes: 0 done or drained; 1 failed; 2 usage; 3 the artifact is refused (`inspect`); 4 another worker has the
+//! instance directory; 5 the model could not be loaded (`serve`). An end by a signal is a crash.
+
+mod artifact;
+mod cli;
+mod compute;
+mod drain;
+mod http;
+mod inspect;
+mod lock;
+mod metrics;
+mod serve;
+mod status;
+
+use std::process::ExitCode;
+
+pub use cli::Cli;
+
+/// The artifact is refused.
+const REFUSED: u8 = 3;
+/// Another worker has the instance directory.
+const TAKEN: u8 = 4;
+/// The model could not be loaded.
+const NOT_LOADED: u8 = 5;
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    init_log();
+    let done = match cli.command {
+        cli::Command::Inspect(args) => inspect::inspect(&args),
+        cli::Command::Serve(args) => serve::serve(args),
+    };
+    done.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// To stderr, which whoever starts workers sends where it wants; stdout is for results.
+fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+}

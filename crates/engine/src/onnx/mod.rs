@@ -10,6 +10,11 @@ use std::path::Path;
 use crate::error::LoadError;
 use crate::{Engine, EngineOptions};
 
+/// Reads the outline only.
+pub(crate) fn examine(path: &Path) -> Result<(), LoadError> {
+    graph::read(path).map(drop)
+}
+
 pub(crate) fn load(path: &Path, options: &EngineOptions) -> Result<Box<dyn Engine>, LoadError> {
     let outline = graph::read(path)?;
     match &options.onnxruntime {

@@ -1,0 +1,252 @@
+//! The Open Inference Protocol v2 over HTTP. The only module that knows axum.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use modelyard_core::Format;
+use modelyard_engine::{Engine, InferError};
+use modelyard_protocol::{
+    ErrorBody, InferRequest, InferResponse, Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata,
+    V2Path, parse_path,
+};
+use serde::Serialize;
+
+use crate::cli::ServeArgs;
+use crate::compute::{ComputePool, QueueFull};
+use crate::drain::Traffic;
+use crate::metrics::{self, Metrics};
+
+/// What the worker serves, and how it goes.
+pub(crate) struct Worker {
+    identity: Arc<Identity>,
+    max_body: usize,
+    /// Set once.
+    model: OnceLock<Loaded>,
+    pub(crate) traffic: Traffic,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+struct Identity {
+    name: String,
+    version: String,
+}
+
+pub(crate) struct Loaded {
+    pub(crate) format: Format,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) pool: ComputePool,
+}
+
+impl Worker {
+    pub(crate) fn new(args: &ServeArgs) -> Self {
+        Self {
+            identity: Arc::new(Identity { name: args.model_name.clone(), version: args.model_version.clone() }),
+            max_body: args.max_body,
+            model: OnceLock::new(),
+            traffic: Traffic::new(),
+            metrics: Arc::new(Metrics::new()),
+        }
+    }
+
+    /// From now on it is ready.
+    pub(crate) fn loaded(&self, model: Loaded) {
+        self.model.set(model).ok();
+    }
+
+    fn ready(&self) -> bool {
+        self.model.get().is_some() && !self.traffic.draining()
+    }
+}
+
+pub(crate) fn router(worker: Arc<Worker>) -> Router {
+    let limit = DefaultBodyLimit::max(worker.max_body);
+    Router::new().route("/metrics", get(prometheus)).fallback(protocol).layer(limit).with_state(worker)
+}
+
+async fn prometheus(State(worker): State<Arc<Worker>>) -> Response {
+    match worker.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn protocol(State(worker): State<Arc<Worker>>, request: Request) -> Response {
+    let answer = match parse_path(request.uri().path()) {
+        Some(V2Path::Model { name, version, action }) => match worker.find(name, version) {
+            Ok(()) => model(&worker, action, request).await,
+            Err(refusal) => Err(refusal),
+        },
+        Some(path) => server(&worker, path, request.method()),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))),
+    };
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    if worker.traffic.draining() {
+        // So that the caller's next request goes elsewhere.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response, Refusal> {
+    must_be(method, &Method::GET)?;
+    Ok(match path {
+        V2Path::Live => json(StatusCode::OK, &Live { live: true }),
+        V2Path::Ready => json(ready_status(worker.ready()), &Ready { ready: worker.ready() }),
+        V2Path::Server | V2Path::Model { .. } => {
+            let metadata = ServerMetadata {
+                name: "modelyard-worker".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                extensions: Vec::new(),
+            };
+            json(StatusCode::OK, &metadata)
+        }
+    })
+}
+
+async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result<Response, Refusal> {
+    match action {
+        ModelAction::Ready => {
+            must_be(request.method(), &Method::GET)?;
+            let ready = worker.ready();
+            Ok(json(ready_status(ready), &ModelReady { name: worker.identity.name.clone(), ready }))
+        }
+        ModelAction::Metadata => {
+            must_be(request.method(), &Method::GET)?;
+            Ok(json(StatusCode::OK, &worker.metadata()?))
+        }
+        ModelAction::Infer => {
+            must_be(request.method(), &Method::POST)?;
+            let _in_flight = worker.traffic.begin();
+            let answer = worker.infer(request).await;
+            let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);
+            worker.metrics.answered(status.as_u16());
+            answer
+        }
+    }
+}
+
+impl Worker {
+    fn find(&self, name: &str, version: Option<&str>) -> Result<(), Refusal> {
+        let Identity { name: own, version: serves } = &*self.identity;
+        let found = name == own && version.is_none_or(|version| version == serves);
+        if found {
+            return Ok(());
+        }
+        let asked = version.map_or_else(|| name.to_owned(), |version| format!("{name} version {version}"));
+        let message = format!("there is no model {asked} here: this worker serves {own} version {serves}");
+        Err(Refusal::new(StatusCode::NOT_FOUND, message))
+    }
+
+    fn model(&self) -> Result<&Loaded, Refusal> {
+        let loading = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the model is still loading".into());
+        self.model.get().ok_or_else(loading)
+    }
+
+    fn metadata(&self) -> Result<ModelMetadata, Refusal> {
+        let model = self.model()?;
+        let platform = match model.format {
+            Format::Dense => model.engine.name().to_owned(),
+            format => format!("{format}_{}", model.engine.name()),
+        };
+        let signature = model.engine.signature().clone();
+        Ok(ModelMetadata {
+            name: self.identity.name.clone(),
+            versions: vec![self.identity.version.clone()],
+            platform,
+            inputs: signature.inputs,
+            outputs: signature.outputs,
+        })
+    }
+
+    async fn infer(&self, request: Request) -> Result<Response, Refusal> {
+        let model = self.model()?;
+        let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!("the body is larger than {} bytes", self.max_body);
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            }
+            status => Refusal::new(status, rejection.body_text()),
+        })?;
+        let (identity, metrics) = (self.identity.clone(), self.metrics.clone());
+        // Reading and writing JSON is computing too.
+        let answer = model.pool.submit(move |engine| answer(engine, &identity, &metrics, &body));
+        let answer = answer.map_err(|QueueFull| {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many requests wait here as may: try again".into())
+        })?;
+        let body = answer.await.map_err(|_| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the worker failed on this request".into())
+        })??;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    }
+}
+
+/// From the bytes of a request to those of its response.
+fn answer(engine: &dyn Engine, identity: &Identity, metrics: &Metrics, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
+    let request = InferRequest::from_json(body).map_err(|error| bad(error.to_string()))?;
+    let wanted: Vec<String> = request.outputs.into_iter().map(|output| output.name).collect();
+    let begun = Instant::now();
+    let result = engine.infer(request.inputs, &wanted);
+    metrics.inference.observe(begun.elapsed().as_secs_f64());
+    let outputs = result.map_err(|error| match error {
+        InferError::BadInput(message) => bad(message),
+        InferError::Failed(_) => {
+            tracing::warn!("{error}");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
+    })?;
+    let response = InferResponse {
+        model_name: identity.name.clone(),
+        model_version: Some(identity.version.clone()),
+        id: request.id,
+        parameters: modelyard_protocol::Parameters::new(),
+        outputs,
+    };
+    // An output without a JSON form is a matter of what was asked for: other outputs may have one.
+    response.to_json().map_err(|error| bad(error.to_string()))
+}
+
+/// Why there is no answer, as the protocol says it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, message: String) -> Self {
+        Self { status, message }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = json(self.status, &ErrorBody { error: self.message });
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn must_be(method: &Method, expected: &Method) -> Result<(), Refusal> {
+    // The server leaves the body out of answers to HEAD.
+    if method == expected || (method == Method::HEAD && expected == Method::GET) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {expected} here, not {method}")))
+}
+
+fn ready_status(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    (status, axum::Json(body)).into_response()
+}

@@ -1,0 +1,55 @@
+//! `inspect`: loads an artifact once and says, as one line of JSON, what it takes and gives, or why it is refused.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use modelyard_core::Signature;
+use modelyard_engine::{examine, load};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::Serialize;
+
+use crate::REFUSED;
+use crate::artifact::verify;
+use crate::cli::InspectArgs;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Report {
+    Ok { signature: Signature, engine: &'static str },
+    Refused { code: &'static str, message: String },
+}
+
+/// Prints a [`Report`].
+///
+/// # Errors
+/// If the report cannot be given, or memory cannot be limited. An artifact that is refused is no error.
+pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    if let Some(bytes) = args.max_memory {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        setrlimit(Resource::As, limit).context("memory could not be limited")?;
+    }
+    let report = look(args);
+    let mut line = serde_json::to_vec(&report)?;
+    line.push(b'\n');
+    std::io::stdout().lock().write_all(&line).context("the report could not be written")?;
+    Ok(match report {
+        Report::Ok { .. } => ExitCode::SUCCESS,
+        Report::Refused { .. } => ExitCode::from(REFUSED),
+    })
+}
+
+fn look(args: &InspectArgs) -> Report {
+    let artifact = &args.artifact;
+    // What is no model at all is refused before gigabytes of it are hashed; nothing is loaded unverified.
+    if let Err(error) = examine(artifact.format, &artifact.artifact) {
+        return Report::Refused { code: error.code(), message: error.to_string() };
+    }
+    if let Err(error) = verify(&artifact.artifact, artifact.sha256) {
+        return Report::Refused { code: error.code(), message: error.to_string() };
+    }
+    match load(artifact.format, &artifact.artifact, &artifact.engine(1)) {
+        Ok(engine) => Report::Ok { signature: engine.signature().clone(), engine: engine.name() },
+        Err(error) => Report::Refused { code: error.code(), message: error.to_string() },
+    }
+}

@@ -1,0 +1,54 @@
+//! Figures of this worker for Prometheus, labelled by nothing that clients choose.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<StatusLabel, Counter>,
+    errors: Counter,
+    pub(crate) queued: Gauge,
+    pub(crate) inference: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("modelyard_worker");
+        let requests = Family::<StatusLabel, Counter>::default();
+        registry.register("requests", "Inference requests answered, by HTTP status", requests.clone());
+        let errors = Counter::default();
+        registry.register("errors", "Inference requests that the worker failed (status 500 and above)", errors.clone());
+        let queued = Gauge::default();
+        registry.register("queue_depth", "Requests that wait for a compute thread", queued.clone());
+        // 50 µs to 26 s
+        let inference = Histogram::new(exponential_buckets(50e-6, 2.0, 20));
+        registry.register_with_unit("inference", "Time that the engine took", Unit::Seconds, inference.clone());
+        Self { registry, requests, errors, queued, inference }
+    }
+
+    pub(crate) fn answered(&self, status: u16) {
+        self.requests.get_or_create(&StatusLabel { status }).inc();
+        if status >= 500 {
+            self.errors.inc();
+        }
+    }
+
+    /// The text exposition format of OpenMetrics.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        prometheus_client::encoding::text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}

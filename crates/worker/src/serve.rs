@@ -1,0 +1,112 @@
+//! `serve`: lock, listen, verify, load, warm up, be ready; drain at SIGTERM.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use modelyard_engine::{Engine, load, warm_up};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::artifact::verify;
+use crate::cli::ServeArgs;
+use crate::compute::ComputePool;
+use crate::http::{self, Loaded, Worker};
+use crate::lock::{InstanceLock, LockError};
+use crate::status::Status;
+use crate::{NOT_LOADED, TAKEN};
+
+/// How long connections may take to close once nothing is in flight.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// # Errors
+/// If it cannot listen or write its status. A model that is not loaded, or a directory that is taken, has an exit code.
+pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    // First of all: two workers must never share a directory.
+    let _lock = match InstanceLock::take(&args.instance_dir) {
+        Ok(lock) => lock,
+        Err(error @ LockError::Taken { .. }) => {
+            tracing::error!("{error}: {}", args.instance_dir.display());
+            return Ok(ExitCode::from(TAKEN));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(run(args));
+    // A model that is still loading or computing must not hold up the end.
+    runtime.shutdown_background();
+    done
+}
+
+async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = std::pin::pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let status = Status { pid: std::process::id(), address, started_at: jiff::Timestamp::now() };
+    status.write(&args.instance_dir).context("status.json cannot be written")?;
+    tracing::info!(%address, model = args.model_name, version = args.model_version, "listening");
+
+    let worker = Arc::new(Worker::new(&args));
+    let listener = listener.tap_io(|stream| {
+        // Answers are written whole; waiting for more to send would only delay them.
+        stream.set_nodelay(true).ok();
+    });
+    let (close, closed) = oneshot::channel::<()>();
+    let server = axum::serve(listener, http::router(worker.clone()))
+        .with_graceful_shutdown(async move { closed.await.unwrap_or(()) });
+    let server = tokio::spawn(server.into_future());
+
+    let limit = args.drain_timeout.as_duration();
+    let loading = tokio::task::spawn_blocking({
+        let worker = worker.clone();
+        move || load_model(&args, &worker)
+    });
+    tokio::select! {
+        loaded = loading => match loaded.context("loading ended early").and_then(|loaded| loaded) {
+            Ok(()) => stop.await,
+            Err(error) => {
+                tracing::error!("the model was not loaded: {error:#}");
+                return Ok(ExitCode::from(NOT_LOADED));
+            }
+        },
+        () = &mut stop => {}
+    }
+
+    tracing::info!("draining");
+    let unanswered = worker.traffic.drain(limit).await;
+    if unanswered > 0 {
+        tracing::warn!(unanswered, "the time to drain is over");
+    } else {
+        close.send(()).ok();
+        tokio::time::timeout(CLOSING, server).await.ok();
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_model(args: &ServeArgs, worker: &Worker) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let artifact = &args.artifact;
+    verify(&artifact.artifact, artifact.sha256)?;
+    let engine: Arc<dyn Engine> =
+        Arc::from(load(artifact.format, &artifact.artifact, &artifact.engine(args.threads()))?);
+    if let Err(error) = warm_up(&*engine) {
+        tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
+    }
+    let pool = ComputePool::start(engine.clone(), args.threads(), args.queue.into(), worker.metrics.queued.clone())
+        .context("compute threads cannot be started")?;
+    tracing::info!(engine = engine.name(), threads = args.threads(), elapsed = ?begun.elapsed(), "ready");
+    worker.loaded(Loaded { format: artifact.format, engine, pool });
+    Ok(())
+}

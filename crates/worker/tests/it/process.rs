@@ -1,0 +1,110 @@
+//! Workers as child processes, which end with the test.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use modelyard_core::Digest;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::{Answer, call};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(2);
+
+pub(crate) fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/examples").join(name)
+}
+
+pub(crate) fn digest(path: &Path) -> String {
+    Digest::of(&std::fs::read(path).unwrap()).to_string()
+}
+
+/// The worker binary, with no ONNX Runtime set, whatever the environment says.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelyard-worker"));
+    command.env_remove("MODELYARD_ONNXRUNTIME").env_remove("ORT_DYLIB_PATH").stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn serve(dir: &Path, artifact: &Path) -> Command {
+    let format = if artifact.extension().is_some_and(|e| e == "json") { "dense" } else { "onnx" };
+    let mut command = binary();
+    command
+        .args(["serve", "--model-name", "linear", "--model-version", "2", "--format", format])
+        .args(["--sha256", &digest(artifact)])
+        .arg("--instance-dir")
+        .arg(dir)
+        .arg("--artifact")
+        .arg(artifact);
+    command
+}
+
+/// Asks until `found` gives something.
+pub(crate) fn wait<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+pub(crate) struct Worker {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: TempDir,
+}
+
+impl Worker {
+    /// Starts a worker for an example, and waits until it is ready.
+    pub(crate) fn start(artifact: &str, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = serve(dir.path(), &example(artifact)).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let status = dir.path().join("status.json");
+        let status = wait("status.json", || {
+            assert_eq!(child.try_wait().unwrap(), None, "the worker ended");
+            std::fs::read(&status).ok()
+        });
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        assert_eq!(status["pid"], child.id());
+        let address = status["address"].as_str().unwrap().parse().unwrap();
+        let worker = Self { child, address, dir };
+        wait("readiness", || (worker.get("/v2/health/ready").status == 200).then_some(()));
+        worker
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        call(self.address, "GET", path, "").unwrap()
+    }
+
+    pub(crate) fn infer(&self, body: &str) -> Answer {
+        call(self.address, "POST", "/v2/models/linear/infer", body).unwrap()
+    }
+
+    pub(crate) fn terminate(&self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end. Gives its log too.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = wait("the end of the worker", || self.child.try_wait().unwrap());
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status, log)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
