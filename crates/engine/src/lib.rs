@@ -89,6 +89,9 @@ fn open(path: &Path) -> Result<File, LoadError> {
     File::open(path).map_err(LoadError::Io)
 }
 
+/// The largest input of a warm-up, in elements.
+const LARGEST_WARM_UP: usize = 1 << 24;
+
 /// One inference on zeros, with free dimensions set to 1: pages weights in and makes engines allocate their buffers.
 ///
 /// # Errors
@@ -99,7 +102,7 @@ pub fn warm_up(engine: &dyn Engine) -> Result<(), InferError> {
         let count = shape
             .iter()
             .try_fold(1_usize, |n, d| n.checked_mul(*d))
-            .filter(|n| *n <= 1 << 28)
+            .filter(|n| *n <= LARGEST_WARM_UP)
             .ok_or_else(|| InferError::BadInput(format!("input `{}` is too large to warm up with", spec.name)))?;
         Ok(Tensor { name: spec.name.clone(), shape, data: TensorData::zeros(spec.datatype, count) })
     };

@@ -1,5 +1,7 @@
 //! Requests and responses as they go over the wire.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use half::f16;
 use modelyard_protocol::{InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Tensor, TensorData};
 use proptest::prelude::*;

@@ -13,6 +13,8 @@ use modelyard_engine::Engine;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
+use crate::metrics::Metrics;
+
 type Job = Box<dyn FnOnce(&dyn Engine) + Send>;
 
 /// Compute threads that share an engine. They end when the pool is dropped.
@@ -28,12 +30,14 @@ pub(crate) struct QueueFull;
 impl ComputePool {
     /// # Errors
     /// If a thread cannot be started.
-    pub(crate) fn start(engine: Arc<dyn Engine>, threads: usize, places: usize, queued: Gauge) -> io::Result<Self> {
+    pub(crate) fn start(engine: Arc<dyn Engine>, threads: usize, places: usize, metrics: &Metrics) -> io::Result<Self> {
+        let queued = metrics.queued.clone();
         let (queue, jobs) = sync_channel(places);
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 0..threads {
-            let (engine, jobs, queued) = (engine.clone(), jobs.clone(), queued.clone());
-            let work = move || engine.enter(&mut || compute(&*engine, &jobs, &queued));
+            let (engine, jobs) = (engine.clone(), jobs.clone());
+            let (queued, busy) = (queued.clone(), metrics.busy.clone());
+            let work = move || engine.enter(&mut || compute(&*engine, &jobs, &queued, &busy));
             thread::Builder::new().name(format!("compute-{number}")).spawn(work)?;
         }
         Ok(Self { queue, queued })
@@ -65,14 +69,16 @@ impl ComputePool {
     }
 }
 
-fn compute(engine: &dyn Engine, jobs: &Mutex<Receiver<Job>>, queued: &Gauge) {
+fn compute(engine: &dyn Engine, jobs: &Mutex<Receiver<Job>>, queued: &Gauge, busy: &Gauge) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         queued.dec();
+        busy.inc();
         if catch_unwind(AssertUnwindSafe(|| job(engine))).is_err() {
             tracing::error!("a request made its compute thread panic");
         }
+        busy.dec();
     }
 }
 
@@ -101,9 +107,9 @@ mod tests {
     }
 
     fn pool(places: usize) -> (ComputePool, Gauge) {
-        let queued = Gauge::default();
+        let metrics = Metrics::new();
         let engine = Arc::new(NoEngine(Signature::default()));
-        (ComputePool::start(engine, 1, places, queued.clone()).unwrap(), queued)
+        (ComputePool::start(engine, 1, places, &metrics).unwrap(), metrics.queued)
     }
 
     /// Keeps the one thread busy until the sender is dropped or sends.

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     requests: Family<StatusLabel, Counter>,
     errors: Counter,
     pub(crate) queued: Gauge,
+    pub(crate) busy: Gauge,
     pub(crate) inference: Histogram,
 }
 
@@ -32,10 +33,12 @@ impl Metrics {
         registry.register("errors", "Inference requests that the worker failed (status 500 and above)", errors.clone());
         let queued = Gauge::default();
         registry.register("queue_depth", "Requests that wait for a compute thread", queued.clone());
+        let busy = Gauge::default();
+        registry.register("busy_threads", "Compute threads that have a request", busy.clone());
         // 50 µs to 26 s
         let inference = Histogram::new(exponential_buckets(50e-6, 2.0, 20));
         registry.register_with_unit("inference", "Time that the engine took", Unit::Seconds, inference.clone());
-        Self { registry, requests, errors, queued, inference }
+        Self { registry, requests, errors, queued, busy, inference }
     }
 
     pub(crate) fn answered(&self, status: u16) {

@@ -104,7 +104,7 @@ fn load_model(args: &ServeArgs, worker: &Worker) -> anyhow::Result<()> {
     if let Err(error) = warm_up(&*engine) {
         tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
     }
-    let pool = ComputePool::start(engine.clone(), args.threads(), args.queue.into(), worker.metrics.queued.clone())
+    let pool = ComputePool::start(engine.clone(), args.threads(), args.queue.into(), &worker.metrics)
         .context("compute threads cannot be started")?;
     tracing::info!(engine = engine.name(), threads = args.threads(), elapsed = ?begun.elapsed(), "ready");
     worker.loaded(Loaded { format: artifact.format, engine, pool });

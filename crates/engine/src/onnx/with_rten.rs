@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::f16;
 use modelyard_core::{Datatype, Signature, TensorSpec};
 use modelyard_protocol::{Tensor, TensorData};
-use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
+use rten::{LoadErrorKind, Model, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::Layout as _;
 
 use super::graph::Outline;
@@ -41,6 +41,9 @@ impl Rten {
         let bytes = std::fs::read(path).map_err(LoadError::Io)?;
         let model = match no_panic(|| Model::load(bytes)) {
             Ok(Ok(model)) => model,
+            Ok(Err(error)) if matches!(error.kind(), LoadErrorKind::ParseError | LoadErrorKind::UnknownFileType) => {
+                return Err(LoadError::Engine { engine: NAME, reason: error.to_string() });
+            }
             Ok(Err(error)) if foreign.is_empty() => return Err(LoadError::NeedsOnnxRuntime(error.to_string())),
             Ok(Err(error)) => {
                 return Err(LoadError::NeedsOnnxRuntime(format!("{error}; it uses {}", foreign.join(", "))));

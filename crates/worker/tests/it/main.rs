@@ -1,7 +1,10 @@
 //! The worker as others meet it: the binary, its exit codes, its files, its HTTP.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod client;
 mod drain;
 mod inspect;
+mod overload;
 mod process;
 mod serve;

@@ -65,8 +65,12 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a worker for an example, and waits until it is ready.
     pub(crate) fn start(artifact: &str, args: &[&str]) -> Self {
+        Self::start_at(&example(artifact), args)
+    }
+
+    pub(crate) fn start_at(artifact: &Path, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = serve(dir.path(), &example(artifact)).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = serve(dir.path(), artifact).args(args).stderr(Stdio::piped()).spawn().unwrap();
         let status = dir.path().join("status.json");
         let status = wait("status.json", || {
             assert_eq!(child.try_wait().unwrap(), None, "the worker ended");

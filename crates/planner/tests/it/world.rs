@@ -1,0 +1,251 @@
+//! A world for plans: it keeps what a store keeps, runs what a runtime runs, and counts what gateways count.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use modelyard_core::inputs::{DesiredDeployment, Inputs};
+use modelyard_core::plan::{DeploymentReport, Plan};
+use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision};
+use modelyard_core::{
+    Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format, LatencyHistogram,
+    ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources, RevisionNumber, Route, Signature,
+    Span, StateVersion, Step, Strategy, Timestamp, VersionRef, Weight, WorkloadId, WorkloadStatus,
+};
+use modelyard_planner::plan;
+
+pub(crate) struct World {
+    pub(crate) inputs: Inputs,
+    pub(crate) outcomes: BTreeMap<RevisionNumber, Outcome>,
+    pub(crate) name: DeploymentName,
+}
+
+pub(crate) fn weight(percent: f64) -> Weight {
+    Weight::from_percent(percent).unwrap()
+}
+
+pub(crate) fn canary() -> Canary {
+    let step = |percent, hold| Step { weight: weight(percent), hold: Span::from_secs(hold) };
+    let analysis = modelyard_core::Analysis {
+        min_requests: 100,
+        max_error_rate: Some(modelyard_core::Rate::from_share(0.01).unwrap()),
+        max_latency_p99: Some(Span::from_millis(50)),
+        max_disagreement: None,
+    };
+    Canary {
+        steps: vec![step(10.0, 30), step(50.0, 60)],
+        analysis: Some(analysis),
+        on_inconclusive: OnInconclusive::Hold,
+        progress_deadline: Span::from_secs(600),
+    }
+}
+
+/// Two replicas of a version, ten minutes of warmth.
+pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
+    DeploymentSpec {
+        model: "linear".parse().unwrap(),
+        version: VersionRef::Exact(version.parse().unwrap()),
+        replicas: 2,
+        resources: Resources::default(),
+        batching: None,
+        rollback_window: Span::from_secs(600),
+        strategy,
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let inputs = Inputs {
+            now: Timestamp::from_millis(1_764_000_000_000),
+            epoch: Epoch(1),
+            in_use: Observed::Known(BTreeSet::new()),
+            ..Inputs::default()
+        };
+        Self { inputs, outcomes: BTreeMap::new(), name: "linear".parse().unwrap() }
+    }
+
+    /// A world in which version 1 serves.
+    pub(crate) fn with_version_1() -> Self {
+        let mut world = Self::new();
+        world.apply(spec("1", Strategy::Rolling {}));
+        world.settle();
+        world
+    }
+
+    /// ... and version 2 is at the first step of its canary.
+    pub(crate) fn in_first_step() -> Self {
+        let mut world = Self::with_version_1();
+        world.apply(spec("2", Strategy::Canary(canary())));
+        world.run();
+        world.all_ready();
+        world.run();
+        world
+    }
+
+    // ---- what people do ----------------------------------------------------------------------------------------
+
+    pub(crate) fn apply(&mut self, spec: DeploymentSpec) -> RevisionNumber {
+        let VersionRef::Exact(version) = &spec.version else { panic!("resolve aliases first") };
+        let version = ModelVersion {
+            model: spec.model.clone(),
+            version: version.clone(),
+            format: Format::Onnx,
+            digest: Digest::of(version.as_str().as_bytes()),
+            size: 1,
+            signature: Signature::default(),
+            labels: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        };
+        self.add_revision(spec, version, Cause::Applied)
+    }
+
+    pub(crate) fn roll_back(&mut self, to: u64) -> RevisionNumber {
+        let (from, to) = (self.desired().target, RevisionNumber(to));
+        let copied = self.desired().revisions[&to].clone();
+        let cause = Cause::Rollback { from, to, reason: "asked for".into() };
+        self.add_revision(copied.spec, copied.version, cause)
+    }
+
+    fn add_revision(&mut self, spec: DeploymentSpec, version: ModelVersion, cause: Cause) -> RevisionNumber {
+        let now = self.inputs.now;
+        let desired = self.inputs.deployments.entry(self.name.clone()).or_insert_with(|| DesiredDeployment {
+            target: RevisionNumber(0),
+            revisions: BTreeMap::new(),
+            control: Control::default(),
+            state: DeploymentState::default(),
+            parent: StateVersion(0),
+        });
+        let number = desired.target.next();
+        let actor = Actor::system();
+        desired.revisions.insert(number, Revision { number, spec, version, cause, actor, created_at: now });
+        desired.target = number;
+        desired.parent = desired.parent.next();
+        number
+    }
+
+    pub(crate) fn control(&mut self, change: impl FnOnce(&mut Control)) {
+        let desired = self.desired_mut();
+        if desired.control.revision != desired.target {
+            desired.control = Control { revision: desired.target, ..Control::default() };
+        }
+        change(&mut desired.control);
+        desired.parent = desired.parent.next();
+    }
+
+    // ---- what happens ------------------------------------------------------------------------------------------
+
+    pub(crate) fn pass_time(&mut self, seconds: u64) {
+        self.inputs.now = self.inputs.now + Span::from_secs(seconds);
+    }
+
+    /// What requests to the revision on trial show in the current step.
+    pub(crate) fn evidence(&mut self, requests: u64, errors: u64, latency_ms: u64) {
+        let rollout = self.desired().state.rollout.clone().unwrap();
+        let window = self.route().window;
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision };
+        let mut latency = LatencyHistogram::default();
+        latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);
+        self.inputs.evidence.insert(key, Evidence { requests, errors, rescued: 0, latency });
+    }
+
+    /// Every replica that is to run is ready.
+    pub(crate) fn all_ready(&mut self) {
+        let ids: Vec<_> = self.inputs.observation.workloads.keys().cloned().collect();
+        for id in ids {
+            self.set_ready(&id, u32::MAX);
+        }
+    }
+
+    /// At most `count` replicas of a workload are ready, the others start.
+    pub(crate) fn set_ready(&mut self, id: &WorkloadId, count: u32) {
+        let Some(Observed::Known(status)) = self.inputs.observation.workloads.get_mut(id) else { return };
+        let replicas = 0..status.workload.replicas;
+        status.replicas = replicas
+            .map(|n| ReplicaStatus {
+                id: n.to_string().parse().unwrap(),
+                phase: if n < count { ReplicaPhase::Ready } else { ReplicaPhase::Starting },
+                endpoint: Some(format!("127.0.0.1:{}", 9000 + n).parse().unwrap()),
+                restarts: 0,
+                message: None,
+            })
+            .collect();
+    }
+
+    // ---- what the control plane does ---------------------------------------------------------------------------
+
+    /// One reconcile: plans, and does what the plan says.
+    pub(crate) fn run(&mut self) -> Plan {
+        let plan = plan(&self.inputs);
+        self.execute(&plan);
+        plan
+    }
+
+    pub(crate) fn execute(&mut self, plan: &Plan) {
+        for commit in plan.commits.values() {
+            self.outcomes.extend(commit.outcomes.clone());
+            let now = self.inputs.now;
+            let desired = self.inputs.deployments.get_mut(&self.name).unwrap();
+            assert_eq!(desired.parent, commit.parent);
+            desired.state = commit.state.clone();
+            desired.parent = desired.parent.next();
+            if let Some(draft) = &commit.rollback {
+                assert_eq!(draft.number, desired.target.next());
+                let copied = desired.revisions[&draft.to].clone();
+                let cause = Cause::Rollback { from: draft.from, to: draft.to, reason: draft.reason.clone() };
+                let made = Revision { number: draft.number, cause, actor: Actor::system(), created_at: now, ..copied };
+                desired.revisions.insert(draft.number, made);
+                desired.target = draft.number;
+            }
+        }
+        for (id, workload) in &plan.ensure {
+            let status = WorkloadStatus { workload: workload.clone(), epoch: self.inputs.epoch, replicas: Vec::new() };
+            let ready = match self.inputs.observation.workloads.insert(id.clone(), Observed::Known(status)) {
+                Some(Observed::Known(before)) => u32::try_from(before.ready().count()).unwrap(),
+                _ => 0,
+            };
+            self.set_ready(id, ready);
+        }
+        for id in &plan.remove {
+            self.inputs.observation.workloads.remove(id);
+        }
+        let workloads = plan.routes.values().flat_map(|r| &r.variants).map(|v| v.workload.clone());
+        self.inputs.in_use = Observed::Known(workloads.collect());
+    }
+
+    /// Reconciles until there is nothing to do, with all replicas coming up at once.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..20 {
+            self.all_ready();
+            if self.run().is_settled() {
+                return;
+            }
+        }
+        panic!("it does not settle");
+    }
+
+    // ---- what is seen ------------------------------------------------------------------------------------------
+
+    pub(crate) fn desired(&self) -> &DesiredDeployment {
+        &self.inputs.deployments[&self.name]
+    }
+
+    pub(crate) fn desired_mut(&mut self) -> &mut DesiredDeployment {
+        self.inputs.deployments.get_mut(&self.name).unwrap()
+    }
+
+    pub(crate) fn route(&self) -> Route {
+        plan(&self.inputs).routes[&self.name].clone()
+    }
+
+    pub(crate) fn report(&self) -> DeploymentReport {
+        plan(&self.inputs).reports[&self.name].clone()
+    }
+
+    /// The share of traffic by version, of those that have any.
+    pub(crate) fn split(&self) -> Vec<(String, f64)> {
+        let variants = self.route().variants.into_iter().filter(|v| !v.weight.is_zero());
+        variants.map(|v| (v.version.to_string(), v.weight.percent())).collect()
+    }
+
+    pub(crate) fn workload(&self, revision: u64) -> WorkloadId {
+        self.desired().revisions[&RevisionNumber(revision)].workload(&self.name).id
+    }
+}
