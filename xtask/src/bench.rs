@@ -114,7 +114,11 @@ async fn rollback(stack: &Stack, runs: u32, console: Console) -> Result<(Rollbac
         let time = time_to_full_traffic(&load.samples_since(asked), asked, revision.version.as_str());
         let time = time.context("a rollback did not bring all traffic back")?;
         times.push(time.as_secs_f64() * 1000.0);
-        console.say(format_args!("{run:>3} of {runs}: {:.1} ms to version {}", time.as_secs_f64() * 1000.0, revision.version));
+        console.say(format_args!(
+            "{run:>3} of {runs}: {:.1} ms to version {}",
+            time.as_secs_f64() * 1000.0,
+            revision.version
+        ));
     }
     let report = load.stop().await;
     times.sort_by(f64::total_cmp);
@@ -129,7 +133,12 @@ async fn rollback(stack: &Stack, runs: u32, console: Console) -> Result<(Rollbac
 }
 
 /// The smallest value that the share does not exceed.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank among few")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a rank among few"
+)]
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()

@@ -155,7 +155,10 @@ impl<'a> Story<'a> {
             let revisions = self.client.revisions(&self.name).await?;
             let bad = revisions.iter().find(|r| r.version.as_str() == "3").context("version 3 was never tried")?;
             if let Outcome::RolledBack { by, reason } = &bad.outcome {
-                self.say(format_args!("the system itself rolled revision {} back (as revision {by}): {reason}", bad.number));
+                self.say(format_args!(
+                    "the system itself rolled revision {} back (as revision {by}): {reason}",
+                    bad.number
+                ));
                 self.say("its failures reached no caller: the gateway asked the stable version again");
                 return Ok(());
             }
@@ -191,7 +194,8 @@ impl<'a> Story<'a> {
 
     /// Runs a command as a person would, and shows it.
     async fn command(&self, arguments: &[&str]) -> Result<()> {
-        let shown: Vec<_> = arguments.iter().map(|a| if a.contains('[') { format!("'{a}'") } else { (*a).into() }).collect();
+        let shown: Vec<_> =
+            arguments.iter().map(|a| if a.contains('[') { format!("'{a}'") } else { (*a).into() }).collect();
         self.say(format_args!("$ cargo xtask {}", shown.join(" ")));
         let output = Command::new(std::env::current_exe()?)
             .args(arguments)

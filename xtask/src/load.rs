@@ -114,7 +114,8 @@ async fn ask(
     let mut ticks = plan.requests_per_second.map(|rate| {
         let period = Duration::from_secs(1) * plan.connections / rate.max(1);
         // Connections take turns.
-        let mut ticks = tokio::time::interval_at((Instant::now() + period * connection / plan.connections).into(), period);
+        let mut ticks =
+            tokio::time::interval_at((Instant::now() + period * connection / plan.connections).into(), period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks
     });

@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
 use modelyard_engine::{Engine, InferError};
 use modelyard_protocol::{
@@ -64,7 +65,23 @@ impl Worker {
     }
 }
 
-pub(crate) fn router(worker: Arc<Worker>) -> Router {
+/// Serves until `closed`, and then until no connection is left.
+///
+/// # Errors
+/// A listener that fails.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    worker: Arc<Worker>,
+    closed: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Answers are written whole; waiting for more to send would only delay them.
+        stream.set_nodelay(true).ok();
+    });
+    axum::serve(listener, router(worker)).with_graceful_shutdown(closed).await
+}
+
+fn router(worker: Arc<Worker>) -> Router {
     let limit = DefaultBodyLimit::max(worker.max_body);
     Router::new().route("/metrics", get(prometheus)).fallback(protocol).layer(limit).with_state(worker)
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use modelyard_engine::{Engine, load, warm_up};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,14 +57,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     tracing::info!(%address, model = args.model_name, version = args.model_version, "listening");
 
     let worker = Arc::new(Worker::new(&args));
-    let listener = listener.tap_io(|stream| {
-        // Answers are written whole; waiting for more to send would only delay them.
-        stream.set_nodelay(true).ok();
-    });
     let (close, closed) = oneshot::channel::<()>();
-    let server = axum::serve(listener, http::router(worker.clone()))
-        .with_graceful_shutdown(async move { closed.await.unwrap_or(()) });
-    let server = tokio::spawn(server.into_future());
+    let server = tokio::spawn(http::serve(listener, worker.clone(), async move { closed.await.unwrap_or(()) }));
 
     let limit = args.drain_timeout.as_duration();
     let loading = tokio::task::spawn_blocking({

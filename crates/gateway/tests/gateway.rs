@@ -1,0 +1,206 @@
+//! The gateway as a process, between a control plane and backends whose answers are scripted here, byte by byte.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Behaviour, Gateway, route, table};
+
+#[tokio::test]
+async fn requests_follow_the_weights_and_carry_the_headers() {
+    let mut gateway = Gateway::start().await;
+    let (old, new) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Ok("2")).await);
+    gateway.publish(table(1, route(1, &[("1", 9000, &[old]), ("2", 1000, &[new])]))).await;
+    let mut canary = 0;
+    for _ in 0..1000 {
+        let answer = gateway.infer("m", "").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body, answer.header("x-modelyard-version"), "the header names the version that answered");
+        assert_eq!(answer.header("x-request-id").len(), 32);
+        canary += u32::from(answer.header("x-modelyard-variant") == "canary");
+    }
+    // Binomial, n 1000, p 0.1: outside with a probability below 1e-6.
+    assert!((55..=150).contains(&canary), "{canary} of 1000 at 10 %");
+}
+
+#[tokio::test]
+async fn the_callers_request_id_is_kept() {
+    let mut gateway = Gateway::start().await;
+    let backend = gateway.backend(Behaviour::Ok("1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    let answer = gateway.infer("m", "x-request-id: abc-1\r\n").await;
+    assert_eq!(answer.header("x-request-id"), "abc-1");
+}
+
+#[tokio::test]
+async fn what_a_version_on_trial_fails_the_stable_one_answers_and_it_is_counted() {
+    let mut gateway = Gateway::start().await;
+    let (old, bad) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Status(500)).await);
+    gateway.publish(table(1, route(1, &[("1", 0, &[old]), ("2", 10_000, &[bad])]))).await;
+    for _ in 0..20 {
+        let answer = gateway.infer("m", "").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+        assert_eq!(answer.header("x-modelyard-variant"), "stable");
+    }
+    let trial = gateway.evidence(2, |e| e.requests == 20 && e.errors == 20).await;
+    assert_eq!((trial.requests, trial.errors, trial.rescued), (20, 20, 20));
+    let stable = gateway.evidence(1, |e| e.requests == 20).await;
+    assert_eq!((stable.errors, stable.latency.count()), (0, 20));
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_stable_version_shares_is_the_callers_mistake() {
+    let mut gateway = Gateway::start().await;
+    let (old, new) = (gateway.backend(Behaviour::Status(400)).await, gateway.backend(Behaviour::Status(400)).await);
+    gateway.publish(table(1, route(1, &[("1", 0, &[old]), ("2", 10_000, &[new])]))).await;
+    assert_eq!(gateway.infer("m", "").await.status, 400);
+    let trial = gateway.evidence(2, |e| e.requests == 1).await;
+    assert_eq!(trial.errors, 0);
+}
+
+#[tokio::test]
+async fn a_refusal_that_the_stable_version_does_not_share_is_the_trials_error() {
+    let mut gateway = Gateway::start().await;
+    let (old, new) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Status(400)).await);
+    gateway.publish(table(1, route(1, &[("1", 0, &[old]), ("2", 10_000, &[new])]))).await;
+    assert_eq!(gateway.infer("m", "").await.status, 200);
+    let trial = gateway.evidence(2, |e| e.requests == 1 && e.errors == 1).await;
+    assert_eq!(trial.rescued, 1);
+}
+
+#[tokio::test]
+async fn a_version_that_was_asked_for_answers_itself() {
+    let mut gateway = Gateway::start().await;
+    let (old, bad) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Status(500)).await);
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[old]), ("2", 0, &[bad])]))).await;
+    assert_eq!(gateway.infer("m/versions/2", "").await.status, 500);
+    assert_eq!(gateway.infer("m/versions/1", "").await.body, "1");
+    let unknown = gateway.infer("m/versions/3", "").await;
+    assert!(unknown.status == 404 && unknown.body.contains("served: 1, 2"), "{unknown:?}");
+    assert_eq!(gateway.infer("nobody", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_or_is_gone_loses_no_request() {
+    let mut gateway = Gateway::start().await;
+    let good = gateway.backend(Behaviour::Ok("1")).await;
+    let breaks = gateway.backend(Behaviour::BreakOff).await;
+    let half = gateway.backend(Behaviour::HalfAnAnswer).await;
+    let gone = support::nobody().await;
+    for (sequence, bad) in [(1, [breaks, half]), (2, [gone, breaks])] {
+        gateway.publish(table(sequence, route(1, &[("1", 10_000, &[good, bad[0], bad[1]])]))).await;
+        for _ in 0..100 {
+            let answer = gateway.infer("m", "").await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+        }
+    }
+    let seen = gateway.evidence(1, |e| e.requests == 200).await;
+    assert_eq!(seen.errors, 0, "a try that another backend made good is no error of the version");
+}
+
+#[tokio::test]
+async fn a_busy_backend_is_passed_over_for_another() {
+    let mut gateway = Gateway::start().await;
+    let (busy, good) = (gateway.backend(Behaviour::Status(429)).await, gateway.backend(Behaviour::Ok("1")).await);
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[busy, good])]))).await;
+    for _ in 0..50 {
+        assert_eq!(gateway.infer("m", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn without_a_ready_backend_the_answer_says_so() {
+    let mut gateway = Gateway::start().await;
+    assert_eq!(gateway.get("/v2/health/ready").await.status, 503, "there is no table yet");
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[])]))).await;
+    let answer = gateway.infer("m", "").await;
+    assert_eq!((answer.status, answer.header("retry-after").as_str()), (503, "1"));
+    assert!(answer.body.contains("no worker of this deployment is ready"), "{}", answer.body);
+    assert_eq!(gateway.get("/v2/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn traffic_falls_to_the_stable_version_when_the_trial_has_no_backend() {
+    let mut gateway = Gateway::start().await;
+    let old = gateway.backend(Behaviour::Ok("1")).await;
+    gateway.publish(table(1, route(1, &[("1", 5000, &[old]), ("2", 5000, &[])]))).await;
+    for _ in 0..50 {
+        assert_eq!(gateway.infer("m", "").await.body, "1");
+    }
+}
+
+#[tokio::test]
+async fn an_older_table_is_ignored_and_a_newer_one_swaps_at_once() {
+    let mut gateway = Gateway::start().await;
+    let (one, two) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Ok("2")).await);
+    gateway.publish(table(5, route(1, &[("1", 10_000, &[one])]))).await;
+    gateway.send(&table(4, route(2, &[("2", 10_000, &[two])])));
+    gateway.publish(table(6, route(1, &[("1", 10_000, &[one])]))).await;
+    assert_eq!(gateway.infer("m", "").await.body, "1");
+    gateway.publish(table(7, route(2, &[("2", 10_000, &[two])]))).await;
+    for _ in 0..50 {
+        assert_eq!(
+            gateway.infer("m", "").await.body,
+            "2",
+            "once a table is acknowledged, no request goes by an older one"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_control_plane_the_last_table_serves_and_after_a_restart_too() {
+    let mut gateway = Gateway::start().await;
+    let backend = gateway.backend(Behaviour::Ok("1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    gateway.lose_control_plane().await;
+    assert_eq!(gateway.infer("m", "").await.body, "1");
+    gateway.restart().await;
+    assert_eq!(gateway.infer("m", "").await.body, "1");
+}
+
+#[tokio::test]
+async fn a_long_body_streams_through_and_one_that_is_too_long_is_refused() {
+    let mut gateway = Gateway::start_with(&["--max-body", "5000000"]).await;
+    let backend = gateway.backend(Behaviour::CountBody).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    let answer = gateway.post("/v2/models/m/infer", "", &vec![b'x'; 3_000_000]).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "3000000"));
+    let refused = gateway.post("/v2/models/m/infer", "", &vec![b'x'; 6_000_000]).await;
+    assert_eq!(refused.status, 413);
+}
+
+#[tokio::test]
+async fn what_is_in_flight_at_sigterm_is_answered() {
+    let mut gateway = Gateway::start().await;
+    let backend = gateway.backend(Behaviour::Slow(Duration::from_millis(800), "1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    let asked = gateway.begin_infer("m").await;
+    gateway.backend_was_asked().await;
+    gateway.terminate();
+    assert_eq!(asked.answer().await.body, "1");
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_removed_workload_is_reported_in_use_until_its_requests_are_answered() {
+    let mut gateway = Gateway::start().await;
+    let slow = gateway.backend(Behaviour::Slow(Duration::from_millis(800), "1")).await;
+    let next = gateway.backend(Behaviour::Ok("2")).await;
+    let old = route(1, &[("1", 10_000, &[slow])]);
+    let workload = old.variants[0].workload.clone();
+    gateway.publish(table(1, old)).await;
+    let asked = gateway.begin_infer("m").await;
+    gateway.backend_was_asked().await;
+    gateway.publish(table(2, route(2, &[("2", 10_000, &[next])]))).await;
+    assert!(gateway.last_report().in_use.contains(&workload));
+    assert_eq!(asked.answer().await.body, "1");
+    gateway.reported(|report| !report.in_use.contains(&workload)).await;
+}
+
+#[tokio::test]
+async fn other_addresses_than_loopback_are_refused() {
+    let output = support::run(&["--listen", "0.0.0.0:0"]).await;
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("loopback only"), "{said}");
+}
