@@ -17,6 +17,7 @@ use modelyard_protocol::{
     V2Path, parse_path,
 };
 use serde::Serialize;
+use tokio::net::TcpListener;
 
 use crate::cli::ServeArgs;
 use crate::compute::{ComputePool, QueueFull};
