@@ -1,0 +1,111 @@
+//! A steady load on a deployment. Every request is accounted for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Several connections that ask [[3, 4]] of a deployment, about 200 times a second in all.
+pub struct Load {
+    log: Arc<Mutex<Log>>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Log {
+    answers: Vec<(Instant, String)>,
+    failures: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct LoadReport {
+    pub sent: usize,
+    /// Each request that was not answered with 200, in words.
+    pub failures: Vec<String>,
+}
+
+impl LoadReport {
+    /// # Panics
+    /// If a request was lost, or next to none was sent.
+    pub fn assert_nothing_lost(&self) {
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} requests failed: {:#?}",
+            self.failures.len(),
+            self.sent,
+            self.failures
+        );
+        assert!(self.sent > 50, "a load of {} requests proves nothing", self.sent);
+    }
+}
+
+const CONNECTIONS: u32 = 4;
+const PERIOD: Duration = Duration::from_millis(20);
+pub(crate) const BODY: &str = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[3,4]}]}"#;
+
+impl Load {
+    pub fn start(gateway: &str, deployment: &str) -> Self {
+        let log = Arc::new(Mutex::new(Log::default()));
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            let url = format!("{gateway}/v2/models/{deployment}/infer");
+            tasks.spawn(ask(url, log.clone(), stopping.clone()));
+        }
+        Self { log, stop, tasks }
+    }
+
+    /// How many answers each version has given since.
+    pub fn split_since(&self, from: Instant) -> BTreeMap<String, usize> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut split = BTreeMap::new();
+        log.answers.iter().filter(|(at, _)| *at >= from).for_each(|(_, v)| *split.entry(v.clone()).or_default() += 1);
+        split
+    }
+
+    /// Waits until as many requests as given have been answered from now on.
+    pub async fn answers(&self, count: usize) {
+        let from = Instant::now();
+        crate::eventually("the load is answered", async || {
+            (self.split_since(from).values().sum::<usize>() >= count).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn stop(mut self) -> LoadReport {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        let log = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
+        LoadReport { sent: log.answers.len() + log.failures.len(), failures: log.failures }
+    }
+}
+
+async fn ask(url: String, log: Arc<Mutex<Log>>, mut stopping: watch::Receiver<bool>) {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => {}
+        }
+        let asked = Instant::now();
+        let answer = one(&http, &url).await;
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(version) => log.answers.push((asked, version)),
+            Err(failure) => log.failures.push(failure),
+        }
+    }
+}
+
+async fn one(http: &reqwest::Client, url: &str) -> Result<String, String> {
+    let response = http.post(url).body(BODY).send().await.map_err(|error| format!("{error:?}"))?;
+    let status = response.status();
+    let version = response.headers().get("x-modelyard-version").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let text = response.text().await.map_err(|error| format!("{error:?}"))?;
+    if status.is_success() { Ok(version) } else { Err(format!("{status}: {text}")) }
+}
