@@ -89,8 +89,8 @@ async fn a_rollback_by_command_is_instant_while_warm_and_loses_nothing() {
     load.stop().await.assert_nothing_lost();
     assert!(stack.revision(3).await.cause.to_string().contains("it is worse"));
 
-    let nothing =
-        stack.client.rollback(&linear(), &Rollback { to_revision: Some(RevisionNumber(1)), reason: None }, None);
+    let (name, to_itself) = (linear(), Rollback { to_revision: Some(RevisionNumber(1)), reason: None });
+    let nothing = stack.client.rollback(&name, &to_itself, None);
     assert_eq!(nothing.await.unwrap_err().status(), Some(409), "revision 1 is what serves");
 }
 
