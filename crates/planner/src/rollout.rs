@@ -136,7 +136,9 @@ impl<'a> Walk<'a> {
             // Nothing new to run, only its number of replicas or its strategy: traffic need not move.
             return self.complete();
         }
-        if !self.is_ready_to_serve(target) || self.is_held_by_pause() {
+        // All that it waits on is named, not only the first.
+        let (is_ready, is_held) = (self.is_ready_to_serve(target), self.is_held_by_pause());
+        if !is_ready || is_held {
             return false;
         }
         match self.canary() {
@@ -158,9 +160,10 @@ impl<'a> Walk<'a> {
             return self.roll_back_failed(verdict);
         }
         if self.is_promoted() {
-            return self.ready_replicas(self.rollout.revision) > 0 && self.complete();
+            return self.has_backend() && self.complete();
         }
-        if self.is_held_by_pause() || self.is_held_by_step(step) || !self.has_backend() {
+        let held = [self.is_held_by_pause(), self.is_held_by_step(step), !self.has_backend()];
+        if held.contains(&true) {
             return false;
         }
         match decision {
