@@ -12,6 +12,8 @@ mod lint;
 mod load;
 mod models;
 mod ports;
+#[cfg(test)]
+mod reference;
 mod service;
 mod stack;
 mod test;

@@ -41,14 +41,16 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
     let is_warm = |w: &modelyard_core::state::Warm| {
         after.revisions.get(&w.revision).is_some_and(|r| r.workload(name).id == new.workload(name).id)
     };
+    let is_warm = after.state.warm.iter().any(is_warm);
     let mut lines = Vec::new();
-    if after.state.warm.iter().any(is_warm) {
+    if is_warm {
         lines.push(format!("version {} is still warm: no worker starts", new.version.version));
     } else {
         lines.push(format!("{} beside version {old}", start(new)));
     }
     match &new.spec.strategy {
-        _ if new.cause.is_rollback() => lines.push("move all traffic at once".into()),
+        _ if new.cause.is_rollback() && is_warm => lines.push("move all traffic at once".into()),
+        _ if new.cause.is_rollback() => lines.push("move all traffic when the first is ready".into()),
         Strategy::Rolling {} => lines.push("move all traffic when they are ready".into()),
         Strategy::Canary(canary) => {
             lines.push(format!("move traffic {} → 100 %", steps(canary)));
@@ -57,7 +59,10 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
             }
         }
     }
-    lines.push(format!("keep version {old} warm for {}", new.spec.rollback_window));
+    lines.push(match new.spec.rollback_window {
+        window if window.as_millis() == 0 => format!("stop version {old}"),
+        window => format!("keep version {old} warm for {window}"),
+    });
     lines
 }
 

@@ -36,5 +36,6 @@ fn needs_ensuring(workload: &Workload, inputs: &Inputs) -> bool {
 
 /// Traffic moves last, and moves away first: a workload ends once no gateway can still send to it.
 fn is_unused(id: &WorkloadId, wanted: &BTreeMap<WorkloadId, Workload>, inputs: &Inputs) -> bool {
-    !wanted.contains_key(id) && inputs.in_use.known().is_some_and(|in_use| !in_use.contains(id))
+    let is_there = *inputs.observation.of(id) != Observed::Absent;
+    is_there && !wanted.contains_key(id) && inputs.in_use.known().is_some_and(|in_use| !in_use.contains(id))
 }

@@ -1,5 +1,7 @@
 //! The walk of one deployment from revision to revision. Read [`advance`] and follow the verbs.
 
+mod events;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -9,8 +11,8 @@ use modelyard_core::plan::{Commit, RollbackDraft};
 use modelyard_core::state::{Cause, DeploymentState, Outcome, Phase, Revision, Rollout, Warm};
 use modelyard_core::verdict::{Decision, Verdict};
 use modelyard_core::{
-    Actor, Canary, DeploymentName, Evidence, EvidenceKey, OnInconclusive, RevisionNumber, Step, Strategy, Timestamp,
-    VariantName, Weight, Window, WorkloadId,
+    Actor, Canary, DeploymentName, Evidence, EvidenceKey, Observed, OnInconclusive, RevisionNumber, Step, Strategy,
+    Timestamp, VariantName, Weight, Window, WorkloadId,
 };
 use serde_json::json;
 
@@ -101,6 +103,10 @@ impl<'a> Walk<'a> {
         if known == Some(target) {
             return;
         }
+        if let Some(reason) = known.and_then(|known| self.hides_whether_it_serves(known)) {
+            self.wait(format!("whether revision {} serves is not known: {reason}", self.rollout.revision));
+            return;
+        }
         let cause = self.cause_of(target);
         let live = [known, self.state.stable];
         for number in self.desired.revisions.range(..target).map(|(n, _)| *n) {
@@ -114,6 +120,9 @@ impl<'a> Walk<'a> {
             // It never came to serve everyone, but what runs of it serves better than nothing.
             self.state.stable = Some(known).filter(|number| self.ready_replicas(*number) > 0);
         }
+        let workload = self.workload_of(target);
+        let (revisions, name) = (&self.revisions, self.name);
+        self.state.warm.retain(|w| revisions.get(&w.revision).map(|r| r.workload(name).id) != workload);
         self.rollout = starting(target, self.inputs.now);
         let (version, cause) = (self.version_of(target), cause.map(|c| c.to_string()).unwrap_or_default());
         let message = format!("rollout to revision {target} (version {version}) started: {cause}");
@@ -159,25 +168,33 @@ impl<'a> Walk<'a> {
         if decision == Decision::Fail {
             return self.roll_back_failed(verdict);
         }
+        let (is_paused, has_backend) = (self.is_held_by_pause(), self.has_backend());
         if self.is_promoted() {
-            return self.has_backend() && self.complete();
+            return !is_paused && has_backend && self.complete();
         }
-        let held = [self.is_held_by_pause(), self.is_held_by_step(step), !self.has_backend()];
-        if held.contains(&true) {
+        let is_held = self.is_held_by_step(step);
+        if is_paused || is_held {
             return false;
         }
         match decision {
-            Decision::Pass => {
+            Decision::Pass if has_backend => {
                 self.record(verdict, "passed");
-                self.enter_canary_step(self.rollout.step + 1, canary.steps.get(self.rollout.step as usize + 1).copied())
+                self.enter_next_step(&canary)
             }
-            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&canary, step, verdict),
-            Decision::Fail => false,
+            // A revision none of whose workers is up gets no requests, and so has no verdict either.
+            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&canary, step, verdict, has_backend),
+            Decision::Pass | Decision::Fail => false,
         }
     }
 
     /// Time alone promotes nothing through an analysis, unless the manifest says so.
-    fn leave_inconclusive_step(&mut self, canary: &Canary, step: Step, verdict: Option<Verdict>) -> bool {
+    fn leave_inconclusive_step(
+        &mut self,
+        canary: &Canary,
+        step: Step,
+        verdict: Option<Verdict>,
+        has_backend: bool,
+    ) -> bool {
         if let Some(Decision::NeedMoreData { have, want }) = verdict.as_ref().map(|v| v.decision) {
             self.wait(format!("{} more requests to version {} ({have} of {want})", want - have, self.target_version()));
         }
@@ -197,12 +214,18 @@ impl<'a> Walk<'a> {
                 self.record(verdict, "inconclusive");
                 self.roll_back(reason)
             }
-            OnInconclusive::Promote => {
+            OnInconclusive::Promote if has_backend => {
                 self.record(verdict, "inconclusive, promoted as the manifest asks");
                 self.waiting_on.clear();
-                self.enter_canary_step(self.rollout.step + 1, canary.steps.get(self.rollout.step as usize + 1).copied())
+                self.enter_next_step(canary)
             }
+            OnInconclusive::Promote => false,
         }
+    }
+
+    fn enter_next_step(&mut self, canary: &Canary) -> bool {
+        let index = self.rollout.step + 1;
+        self.enter_canary_step(index, canary.steps.get(index as usize).copied())
     }
 
     fn enter_canary_step(&mut self, index: u32, step: Option<Step>) -> bool {
@@ -220,11 +243,6 @@ impl<'a> Walk<'a> {
         let target = self.rollout.revision;
         let replaced = self.state.stable.filter(|stable| *stable != target);
         let window = self.revisions.get(&target).map(|r| r.spec.rollback_window).unwrap_or_default();
-        let taken: Vec<_> =
-            [Some(target), replaced].into_iter().flatten().filter_map(|n| self.workload_of(n)).collect();
-        let workloads: BTreeMap<_, _> =
-            self.state.warm.iter().map(|w| (w.revision, self.workload_of(w.revision))).collect();
-        self.state.warm.retain(|w| !workloads[&w.revision].as_ref().is_some_and(|id| taken.contains(id)));
         if let Some(replaced) = replaced.filter(|number| self.workload_of(*number) != self.workload_of(target))
             && window.as_millis() > 0
         {
@@ -393,6 +411,15 @@ impl<'a> Walk<'a> {
         stable.is_some() && stable == self.workload_of(number)
     }
 
+    /// Why it is not known whether a first revision, which has not come to serve everyone yet, serves at all.
+    fn hides_whether_it_serves(&self, number: RevisionNumber) -> Option<String> {
+        let workload = self.workload_of(number).filter(|_| self.state.stable.is_none())?;
+        match self.inputs.observation.of(&workload) {
+            Observed::Unknown { reason } => Some(reason.clone()),
+            Observed::Absent | Observed::Known(_) => None,
+        }
+    }
+
     fn ready_replicas(&self, number: RevisionNumber) -> u32 {
         let status = self.workload_of(number).and_then(|id| self.inputs.observation.of(&id).known().cloned());
         status.map_or(0, |status| u32::try_from(status.ready().count()).unwrap_or(u32::MAX))
@@ -421,35 +448,6 @@ impl<'a> Walk<'a> {
 
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = self.wake_at.into_iter().chain([at]).min();
-    }
-
-    fn tell(&mut self, kind: EventKind, message: String, data: serde_json::Value) {
-        let model = self.revisions.get(&self.rollout.revision).map(|r| r.version.model.clone());
-        let deployment = Some(self.name.clone());
-        self.events.push(EventDraft { kind, actor: Actor::system(), model, deployment, message, data });
-    }
-
-    fn record(&mut self, verdict: Option<Verdict>, word: &str) {
-        let Some(verdict) = verdict else { return };
-        let step = self.rollout.step;
-        let message = format!("analysis of step {} {word}: {verdict}", step + 1);
-        let data = json!({"revision": self.rollout.revision, "step": step, "verdict": verdict});
-        self.tell(EventKind::AnalysisDecided, message, data);
-        self.rollout.verdict = Some(verdict);
-    }
-
-    fn tell_weights(&mut self, shares: &[(VariantName, RevisionNumber, Weight)]) {
-        let data: Vec<_> = shares
-            .iter()
-            .map(|(variant, revision, weight)| {
-                json!({"variant": variant, "revision": revision, "version": self.version_of(*revision), "weight": weight})
-            })
-            .collect();
-        let words: Vec<_> = shares
-            .iter()
-            .map(|(_, revision, weight)| format!("version {} {weight}", self.version_of(*revision)))
-            .collect();
-        self.tell(EventKind::WeightsChanged, format!("traffic: {}", words.join(", ")), json!({"weights": data}));
     }
 }
 

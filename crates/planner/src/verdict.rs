@@ -6,7 +6,8 @@ use modelyard_core::{Analysis, Evidence};
 /// Judges what a revision has shown in one step.
 ///
 /// A limit on errors is failed as soon as it is certain to be exceeded when the minimum of requests is reached, so a
-/// version that fails everything goes within a few requests. Without enough requests nothing passes.
+/// version that fails everything goes within a few requests. One that answered none of enough requests fails its limit
+/// on latency. Without enough requests nothing passes.
 pub fn judge(analysis: &Analysis, evidence: &Evidence) -> Verdict {
     let enough = evidence.requests >= analysis.min_requests;
     let p99_micros = evidence.latency.quantile_micros(99, 100);
@@ -20,12 +21,13 @@ pub fn judge(analysis: &Analysis, evidence: &Evidence) -> Verdict {
             holds: !limit.is_exceeded_by(evidence.errors, of),
         });
     }
-    if let (Some(limit), Some(p99)) = (analysis.max_latency_p99, p99_micros) {
+    if let Some(limit) = analysis.max_latency_p99.filter(|_| evidence.requests > 0) {
+        let is_within = p99_micros.is_some_and(|p99| p99 <= limit.as_millis() * 1_000);
         checks.push(Check {
             limit: "maxLatencyP99".into(),
             wanted: limit.to_string(),
-            measured: milliseconds(p99),
-            holds: !enough || p99 <= limit.as_millis() * 1_000,
+            measured: p99_micros.map_or_else(|| "no answer".into(), milliseconds),
+            holds: !enough || is_within,
         });
     }
     let decision = if checks.iter().any(|check| !check.holds) {
