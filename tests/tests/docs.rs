@@ -1,5 +1,7 @@
 //! What the documents say, held against what there is.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use modelyard_core::manifest::{Resource, parse};

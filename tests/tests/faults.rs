@@ -1,5 +1,7 @@
 //! Faults, under a steady stream of requests: what callers see of them, and that all heals.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use modelyard_api::types::Rollback;

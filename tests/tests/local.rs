@@ -1,6 +1,8 @@
 //! The main job on one machine, with real processes: YAML in, workers running, a canary, and a rollback that loses
 //! nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;

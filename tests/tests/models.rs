@@ -3,6 +3,8 @@
 //! silero-vad in two versions and magika, with both engines. The tolerance is absolute: 1e-4 for rten (the recurrent
 //! state of silero differs by 1e-5), 1e-6 for ONNX Runtime (the same library as Python's).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -14,15 +14,15 @@ use tokio::time::timeout;
 use super::{Behaviour, PATIENCE};
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// Empty if it is not there.
-    pub fn header(&self, name: &str) -> String {
+    pub(crate) fn header(&self, name: &str) -> String {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default()
     }
 }
@@ -50,10 +50,10 @@ async fn body(stream: &mut BufReader<TcpStream>, headers: &[(String, String)]) -
 }
 
 /// A request that was sent.
-pub struct Asked(BufReader<TcpStream>);
+pub(crate) struct Asked(BufReader<TcpStream>);
 
 impl Asked {
-    pub async fn answer(mut self) -> Answer {
+    pub(crate) async fn answer(mut self) -> Answer {
         let answer = async {
             let (status, headers) = head(&mut self.0).await.expect("an answer");
             let body = body(&mut self.0, &headers).await.expect("a whole body");
@@ -64,7 +64,7 @@ impl Asked {
     }
 }
 
-pub async fn post(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> Asked {
+pub(crate) async fn post(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> Asked {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -73,14 +73,14 @@ pub async fn post(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -
     Asked(BufReader::new(stream))
 }
 
-pub async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.ok()?;
     Some(Asked(BufReader::new(stream)).answer().await)
 }
 
 /// A backend; counts the requests that reach it.
-pub async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> SocketAddr {
+pub(crate) async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -123,7 +123,7 @@ async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, asked_w
 }
 
 /// Streams the tables that it is told, and keeps the last report.
-pub async fn control_plane(
+pub(crate) async fn control_plane(
     listener: TcpListener,
     tables: watch::Receiver<Option<RouteTable>>,
     reports: watch::Sender<Option<EvidenceReport>>,

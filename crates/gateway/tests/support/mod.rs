@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use http::{Answer, Asked};
+pub(crate) use http::{Answer, Asked};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const BINARY: &str = env!("CARGO_BIN_EXE_modelyard-gateway");
 
 /// How a backend answers.
 #[derive(Debug, Clone, Copy)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     Ok(&'static str),
     Status(u16),
     /// Closes the connection when it was asked.
@@ -37,7 +37,7 @@ pub enum Behaviour {
     CountBody,
 }
 
-pub struct Gateway {
+pub(crate) struct Gateway {
     address: SocketAddr,
     arguments: Vec<String>,
     process: Child,
@@ -50,11 +50,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    pub async fn start_with(arguments: &[&str]) -> Self {
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let control_address = listener.local_addr().unwrap();
         let (tables, following) = watch::channel(None);
@@ -80,32 +80,32 @@ impl Gateway {
         timeout(PATIENCE, live).await.expect("the gateway listens");
     }
 
-    pub async fn backend(&self, behaviour: Behaviour) -> SocketAddr {
+    pub(crate) async fn backend(&self, behaviour: Behaviour) -> SocketAddr {
         http::backend(behaviour, self.asked.clone()).await
     }
 
     /// Sends a table, and waits until the gateway has acknowledged it.
-    pub async fn publish(&mut self, table: RouteTable) {
+    pub(crate) async fn publish(&mut self, table: RouteTable) {
         let version = table.version;
         self.send(&table);
         self.reported(|report| report.applied == version).await;
     }
 
-    pub fn send(&self, table: &RouteTable) {
+    pub(crate) fn send(&self, table: &RouteTable) {
         self.tables.send_replace(Some(table.clone()));
     }
 
-    pub async fn reported(&mut self, wanted: impl Fn(&EvidenceReport) -> bool) {
+    pub(crate) async fn reported(&mut self, wanted: impl Fn(&EvidenceReport) -> bool) {
         let wait = self.reports.wait_for(|report| report.as_ref().is_some_and(&wanted));
         timeout(PATIENCE, wait).await.expect("the report comes").unwrap();
     }
 
-    pub fn last_report(&self) -> EvidenceReport {
+    pub(crate) fn last_report(&self) -> EvidenceReport {
         self.reports.borrow().clone().unwrap()
     }
 
     /// The evidence of a revision, once it is as wanted.
-    pub async fn evidence(&mut self, revision: u64, wanted: impl Fn(&Evidence) -> bool) -> Evidence {
+    pub(crate) async fn evidence(&mut self, revision: u64, wanted: impl Fn(&Evidence) -> bool) -> Evidence {
         let of = |report: &EvidenceReport| {
             let found = report.variants.iter().find(|v| v.revision == RevisionNumber(revision));
             found.map(|v| v.evidence.clone()).filter(&wanted)
@@ -114,23 +114,23 @@ impl Gateway {
         of(&self.last_report()).unwrap()
     }
 
-    pub async fn infer(&self, deployment: &str, headers: &str) -> Answer {
+    pub(crate) async fn infer(&self, deployment: &str, headers: &str) -> Answer {
         self.post(&format!("/v2/models/{deployment}/infer"), headers, b"{}").await
     }
 
-    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         http::post(self.address, path, headers, body).await.answer().await
     }
 
-    pub async fn begin_infer(&self, deployment: &str) -> Asked {
+    pub(crate) async fn begin_infer(&self, deployment: &str) -> Asked {
         http::post(self.address, &format!("/v2/models/{deployment}/infer"), "", b"{}").await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         http::get(self.address, path).await.unwrap()
     }
 
-    pub async fn backend_was_asked(&self) {
+    pub(crate) async fn backend_was_asked(&self) {
         let asked = async {
             while self.asked.load(Ordering::Relaxed) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -139,24 +139,24 @@ impl Gateway {
         timeout(PATIENCE, asked).await.expect("a backend is asked");
     }
 
-    pub async fn lose_control_plane(&mut self) {
+    pub(crate) async fn lose_control_plane(&mut self) {
         self.control_plane.abort();
         (&mut self.control_plane).await.ok();
     }
 
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
         self.process = spawn(self.address, self.control_address, &self.state_dir, &self.arguments);
         self.listens().await;
     }
 
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let pid = i32::try_from(self.process.id().unwrap()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM)
             .unwrap();
     }
 
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("it ends").unwrap()
     }
 }
@@ -168,7 +168,7 @@ fn spawn(address: SocketAddr, control: SocketAddr, state_dir: &tempfile::TempDir
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
 }
 
-pub async fn run(arguments: &[&str]) -> Output {
+pub(crate) async fn run(arguments: &[&str]) -> Output {
     let state_dir = tempfile::tempdir().unwrap();
     let output =
         Command::new(BINARY).args(arguments).arg("--state-dir").arg(state_dir.path()).kill_on_drop(true).output();
@@ -176,19 +176,19 @@ pub async fn run(arguments: &[&str]) -> Output {
 }
 
 /// An address where nobody listens.
-pub async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 /// A table with one deployment, `m`.
-pub fn table(sequence: u64, route: Route) -> RouteTable {
+pub(crate) fn table(sequence: u64, route: Route) -> RouteTable {
     let version = TableVersion { epoch: Epoch(1), sequence };
     RouteTable { version, deployments: [("m".parse().unwrap(), route)].into() }
 }
 
 /// Variants by (version, basis points, backends): the first is stable, the second on trial. Revisions have the numbers
 /// of their versions.
-pub fn route(window: u64, variants: &[(&str, u16, &[SocketAddr])]) -> Route {
+pub(crate) fn route(window: u64, variants: &[(&str, u16, &[SocketAddr])]) -> Route {
     let names = [VariantName::stable(), VariantName::canary()];
     let variants = variants.iter().zip(names).map(|((version, weight, backends), name)| Variant {
         fallback: name == VariantName::stable(),

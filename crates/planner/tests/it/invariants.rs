@@ -1,51 +1,295 @@
 //! What every plan keeps, whatever it was made from.
 
-use modelyard_core::inputs::Inputs;
-use modelyard_core::plan::Plan;
-use modelyard_core::state::Phase;
-use modelyard_core::{Observed, WorkloadId};
-use modelyard_planner::plan;
+use std::collections::BTreeSet;
 
-use crate::world::World;
+use modelyard_core::event::EventKind;
+use modelyard_core::inputs::{DesiredDeployment, Inputs};
+use modelyard_core::plan::{Commit, Plan};
+use modelyard_core::state::{DeploymentState, Phase, Revision, Rollout};
+use modelyard_core::verdict::Decision;
+use modelyard_core::{
+    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, Strategy, VariantName, Weight, Window,
+    WorkloadId,
+};
+use modelyard_planner::{judge, plan};
 
-pub(crate) fn check(inputs: &Inputs, plan: &Plan) {
-    for (name, route) in &plan.routes {
-        let sum: u32 = route.variants.iter().map(|v| u32::from(v.weight.basis_points())).sum();
-        assert_eq!(sum, 10_000, "weights of {name} sum to the whole: {route:?}");
-        let mut workloads: Vec<_> = route.variants.iter().map(|v| &v.workload).collect();
-        workloads.dedup();
-        assert_eq!(workloads.len(), route.variants.len(), "no workload stands in a route twice");
-        assert_eq!(route.variants.iter().filter(|v| v.fallback).count(), 1, "one variant is the judge");
-        for variant in &route.variants {
-            assert!(!plan.remove.contains(&variant.workload), "{} is routed to and removed", variant.workload);
-            assert!(runs(inputs, plan, &variant.workload), "{} is routed to and kept running", variant.workload);
-            let ready: Vec<_> =
-                inputs.observation.of(&variant.workload).known().into_iter().flat_map(|s| s.ready()).collect();
-            let routed: Vec<_> = variant.backends.iter().map(|b| (&b.id, b.address)).collect();
-            assert_eq!(routed, ready, "traffic goes to the ready backends and to no others");
+use crate::world::write;
+
+pub(crate) fn check_invariants(inputs: &Inputs, plan: &Plan) {
+    assert!(plan.wake_at.is_none_or(|at| at > inputs.now), "a time to wake at lies ahead");
+    check_workloads(inputs, plan);
+    let mut live = BTreeSet::new();
+    for name in inputs.deployments.keys() {
+        let pass = Pass::new(name, inputs, plan);
+        pass.check_route();
+        pass.check_warm();
+        pass.check_report();
+        if let Some(commit) = plan.commits.get(name) {
+            pass.check_commit(commit);
         }
-    }
-    for (name, report) in &plan.reports {
-        let done = report.phase == Phase::Completed;
-        assert!(done || !report.waiting_on.is_empty(), "{name} waits, and says on what: {report:?}");
-    }
-    for (name, commit) in &plan.commits {
-        let before = &inputs.deployments[name];
-        if let (Some(old), Some(new)) = (&before.state.rollout, &commit.state.rollout)
-            && old.revision == new.revision
-        {
-            assert!((old.phase, old.step) <= (new.phase, new.step), "no phase goes backward: {old:?} -> {new:?}");
+        if let (Some(old), Some(new)) = (&pass.before.state.rollout, &pass.after.rollout) {
+            pass.check_walk(old, new);
         }
+        pass.check_pause();
+        pass.check_failing_analysis();
+        pass.check_rollback();
+        live.extend(pass.live().into_iter().map(|number| pass.workload(number)));
     }
+    for id in &live {
+        let is_there = *inputs.observation.of(id) != Observed::Absent;
+        assert!(is_there || plan.ensure.contains_key(id), "{id} is wanted and kept running");
+        assert!(!plan.remove.contains(id), "{id} is wanted and removed");
+    }
+    assert!(plan.ensure.keys().all(|id| live.contains(id)), "nothing is started that nobody wants: {:?}", plan.ensure);
+    check_idempotence(inputs, plan);
 }
 
-fn runs(inputs: &Inputs, plan: &Plan, id: &WorkloadId) -> bool {
-    plan.ensure.contains_key(id) || !matches!(inputs.observation.of(id), Observed::Absent)
+fn check_workloads(inputs: &Inputs, plan: &Plan) {
+    for (id, workload) in &plan.ensure {
+        match inputs.observation.of(id) {
+            Observed::Unknown { .. } => panic!("{id} is unknown and started"),
+            Observed::Known(seen) => assert!(seen.workload != *workload || seen.epoch != inputs.epoch, "{id} runs so"),
+            Observed::Absent => {}
+        }
+    }
+    for id in &plan.remove {
+        assert_ne!(*inputs.observation.of(id), Observed::Absent, "{id} is absent and removed");
+        let in_use = inputs.in_use.known().expect("nothing is removed while it is unknown what gateways use");
+        assert!(!in_use.contains(id), "{id} is in use and removed");
+    }
 }
 
 /// A plan whose decisions were written decides nothing more.
-pub(crate) fn check_idempotent(mut world: World) {
-    world.run();
-    let again = plan(&world.inputs);
-    assert!(again.commits.is_empty(), "{:?}", again.commits);
+fn check_idempotence(inputs: &Inputs, first: &Plan) {
+    let mut written = inputs.clone();
+    for (name, commit) in &first.commits {
+        write(written.deployments.get_mut(name).unwrap(), commit, inputs.now);
+    }
+    let second = plan(&written);
+    assert!(second.commits.is_empty(), "decided already: {:?}", second.commits);
+    assert_eq!(second.routes, first.routes);
+    assert_eq!((&second.ensure, &second.remove), (&first.ensure, &first.remove));
+    assert_eq!(second.wake_at, first.wake_at);
+}
+
+type Shares = Vec<(VariantName, RevisionNumber, Weight)>;
+
+/// One deployment in one pass.
+struct Pass<'a> {
+    name: &'a DeploymentName,
+    inputs: &'a Inputs,
+    plan: &'a Plan,
+    before: &'a DesiredDeployment,
+    /// With the pass's decisions written.
+    desired: DesiredDeployment,
+    after: DeploymentState,
+}
+
+impl<'a> Pass<'a> {
+    fn new(name: &'a DeploymentName, inputs: &'a Inputs, plan: &'a Plan) -> Self {
+        let before = &inputs.deployments[name];
+        let mut desired = before.clone();
+        if let Some(commit) = plan.commits.get(name) {
+            write(&mut desired, commit, inputs.now);
+        }
+        let after = desired.state.clone();
+        Self { name, inputs, plan, before, desired, after }
+    }
+
+    // ---- what is kept ------------------------------------------------------------------------------------------
+
+    fn check_route(&self) {
+        let route = &self.plan.routes[self.name];
+        let sum: u32 = route.variants.iter().map(|v| u32::from(v.weight.basis_points())).sum();
+        assert_eq!(sum, 10_000, "weights sum to the whole: {route:?}");
+        let workloads: BTreeSet<_> = route.variants.iter().map(|v| &v.workload).collect();
+        assert_eq!(workloads.len(), route.variants.len(), "no workload stands in a route twice");
+        assert_eq!(route.variants.iter().filter(|v| v.fallback).count(), 1, "one variant is the judge");
+        for variant in &route.variants {
+            assert!(self.live().contains(&variant.revision), "{} is routed to and not wanted", variant.revision);
+            assert_eq!(variant.workload, self.workload(variant.revision));
+            let known = self.inputs.observation.of(&variant.workload).known();
+            let ready: Vec<_> = known.into_iter().flat_map(|s| s.ready()).collect();
+            let routed: Vec<_> = variant.backends.iter().map(|b| (&b.id, b.address)).collect();
+            assert_eq!(routed, ready, "traffic goes to the ready backends and to no others");
+        }
+        let weighted = route.variants.iter().filter(|v| !v.weight.is_zero());
+        let routed: Shares = weighted.map(|v| (v.name.clone(), v.revision, v.weight)).collect();
+        if self.after.stable.is_some() {
+            assert_eq!(routed, shares(&self.after), "the route has the state's weights");
+        }
+        let serves = route.variants.iter().any(|v| !v.weight.is_zero() && !v.backends.is_empty());
+        if let (None, Some(first)) = (self.before.state.stable, &self.before.state.rollout) {
+            assert!(serves || self.ready(first.revision) == 0, "what runs of the first revision goes on serving");
+        }
+    }
+
+    fn check_warm(&self) {
+        let mut taken: BTreeSet<_> = self.after.stable.map(|n| self.workload(n)).into_iter().collect();
+        taken.insert(self.workload(self.desired.target));
+        for warm in &self.after.warm {
+            assert!(warm.until > self.inputs.now, "what is warm has time left: {warm:?}");
+            assert!(taken.insert(self.workload(warm.revision)), "a warm workload has no other use: {warm:?}");
+            if !self.before.state.warm.contains(warm) {
+                let window = self.revision(self.desired.target).spec.rollback_window;
+                assert_eq!(Some(warm.revision), self.before.state.stable.or(self.after.stable));
+                assert!(window.as_millis() > 0, "a window of zero keeps nothing warm");
+                assert_eq!(warm.until, self.inputs.now + window);
+            }
+        }
+    }
+
+    fn check_report(&self) {
+        let report = &self.plan.reports[self.name];
+        let is_done = report.phase == Phase::Completed;
+        assert_eq!(report.waiting_on.is_empty(), is_done, "what waits says on what: {report:?}");
+        assert!(!report.paused || self.pauser().is_some(), "{report:?}");
+    }
+
+    fn check_commit(&self, commit: &Commit) {
+        assert_ne!(self.after, self.before.state, "a commit changes something");
+        let told = commit.events.iter().filter(|e| e.kind == EventKind::WeightsChanged).count();
+        let changed = shares(&self.before.state) != shares(&self.after);
+        assert_eq!(told, usize::from(changed), "changed weights are told once: {:?}", commit.events);
+        if let Some(stable) = self.before.state.stable
+            && self.ready(stable) > 0
+        {
+            let (before, after) = (self.lost_share(&self.before.state), self.lost_share(&self.after));
+            assert!(after <= before, "no traffic moves to where nothing is ready: {before} to {after} bp");
+        }
+        if let Some(draft) = &commit.rollback {
+            let copied = (&self.revision(draft.number).spec, self.revision(draft.number).workload(self.name));
+            assert_eq!(copied, (&self.revision(draft.to).spec, self.revision(draft.to).workload(self.name)));
+            assert_eq!((draft.from, Some(draft.to)), (self.before.target, self.before.state.stable));
+            let rollout = self.after.rollout.as_ref().unwrap();
+            assert_eq!((rollout.revision, rollout.phase), (draft.number, Phase::Completed));
+            assert_eq!(self.after.stable, Some(draft.number));
+            let live: Vec<_> = self.live().into_iter().map(|n| self.workload(n)).collect();
+            assert!(!live.contains(&self.workload(draft.from)), "a failed revision is not kept");
+        }
+    }
+
+    /// Forward only, and only by what its manifest asks for.
+    fn check_walk(&self, old: &Rollout, new: &Rollout) {
+        assert!(old.revision <= new.revision);
+        if old.revision != new.revision {
+            return;
+        }
+        let at = |r: &Rollout| (r.phase, r.step, r.weight, r.since);
+        assert!(at(old) <= at(new), "no phase goes backward: {old:?} -> {new:?}");
+        let Strategy::Canary(canary) = &self.revision(new.revision).spec.strategy else { return };
+        let has_left = new.phase == Phase::Completed || new.step > old.step;
+        if old.phase != Phase::Progressing || !has_left || self.is_promoted() {
+            return;
+        }
+        let last = if new.phase == Phase::Completed { canary.steps.len() } else { new.step as usize };
+        for index in old.step as usize..last {
+            let (step, since) = (canary.steps[index], if index == old.step as usize { old.since } else { new.since });
+            assert!(self.inputs.now >= since + step.hold, "a hold is kept");
+            let decision = self.decision(u32::try_from(index).unwrap());
+            let is_let_pass = decision != Decision::Fail && canary.on_inconclusive == OnInconclusive::Promote;
+            assert!(decision == Decision::Pass || is_let_pass, "nothing is promoted on {decision:?}");
+        }
+        assert!(self.ready(new.revision) > 0, "a step needs a worker");
+    }
+
+    fn check_pause(&self) {
+        let (Some(_), Some(rollout)) = (self.pauser(), &self.after.rollout) else { return };
+        let known = self.before.state.rollout.as_ref().filter(|r| r.revision == rollout.revision);
+        let was = known.map_or((Phase::Starting, 0), |r| (r.phase, r.step));
+        let is_same_workload = self
+            .before
+            .state
+            .stable
+            .or(self.after.stable)
+            .is_some_and(|s| self.workload(s) == self.workload(rollout.revision));
+        let has_moved = (rollout.phase, rollout.step) != was && rollout.revision == self.before.target;
+        assert!(!has_moved || is_same_workload, "a paused rollout takes no step: {was:?} -> {rollout:?}");
+    }
+
+    fn check_failing_analysis(&self) {
+        let Some(rollout) = &self.before.state.rollout else { return };
+        if rollout.revision == self.before.target
+            && rollout.phase == Phase::Progressing
+            && self.decision(rollout.step) == Decision::Fail
+        {
+            let commit = self.plan.commits.get(self.name).expect("a failing analysis decides at once");
+            assert!(commit.rollback.is_some(), "back to stable, paused or promoted or not: {commit:?}");
+        }
+    }
+
+    /// Back to what runs, warm or stable: by the first pass, in whatever phase the rollout was.
+    fn check_rollback(&self) {
+        let target = self.before.target;
+        let is_new = self.before.state.rollout.as_ref().is_some_and(|r| r.revision != target);
+        if is_new
+            && self.revision(target).cause.is_rollback()
+            && self.ready(target) > 0
+            && self.pauser().is_none()
+            && self.before.state.stable.is_some()
+        {
+            assert_eq!(self.after.rollout.as_ref().map(|r| r.phase), Some(Phase::Completed));
+            let full = self.plan.routes[self.name].variants.iter().find(|v| v.weight == Weight::FULL);
+            assert_eq!(full.map(|v| (v.revision, v.backends.is_empty())), Some((target, false)));
+        }
+    }
+
+    // ---- what is known -----------------------------------------------------------------------------------------
+
+    fn revision(&self, number: RevisionNumber) -> &Revision {
+        &self.desired.revisions[&number]
+    }
+
+    fn workload(&self, number: RevisionNumber) -> WorkloadId {
+        self.revision(number).workload(self.name).id
+    }
+
+    fn live(&self) -> Vec<RevisionNumber> {
+        let rollout = self.after.rollout.as_ref().map(|r| r.revision).or(Some(self.before.target));
+        self.after.warm.iter().map(|w| w.revision).chain(self.after.stable).chain(rollout).collect()
+    }
+
+    fn ready(&self, number: RevisionNumber) -> usize {
+        self.inputs.observation.of(&self.workload(number)).known().map_or(0, |status| status.ready().count())
+    }
+
+    fn lost_share(&self, state: &DeploymentState) -> u16 {
+        let lost = shares(state).into_iter().filter(|(_, number, _)| self.ready(*number) == 0);
+        lost.map(|(_, _, weight)| weight.basis_points()).sum()
+    }
+
+    fn pauser(&self) -> Option<&modelyard_core::Actor> {
+        let control = &self.before.control;
+        control.paused_by.as_ref().filter(|_| control.revision == self.before.target)
+    }
+
+    fn is_promoted(&self) -> bool {
+        let control = &self.before.control;
+        control.promoted_by.is_some() && control.revision == self.before.target
+    }
+
+    /// Of a step of the target's canary; a pass where nothing is analysed.
+    fn decision(&self, step: u32) -> Decision {
+        let revision = self.before.target;
+        let Strategy::Canary(canary) = &self.revision(revision).spec.strategy else { return Decision::Pass };
+        let window = Window { revision, step: step + 1 };
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+        let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
+        canary.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
+    }
+}
+
+/// Who serves which share by a state, in words of its own: the stable revision has what the one on trial leaves.
+fn shares(state: &DeploymentState) -> Shares {
+    let Some(stable) = state.stable else { return Shares::new() };
+    let on_trial = state.rollout.as_ref().filter(|r| r.phase == Phase::Progressing);
+    let mut shares = match on_trial {
+        None => vec![(VariantName::stable(), stable, Weight::FULL)],
+        Some(rollout) => vec![
+            (VariantName::stable(), stable, rollout.weight.rest()),
+            (VariantName::canary(), rollout.revision, rollout.weight),
+        ],
+    };
+    shares.retain(|(_, _, weight)| !weight.is_zero());
+    shares
 }

@@ -1,25 +1,44 @@
 //! Anything may happen at any time: the invariants hold through all of it, and it ends when it is left alone.
 
-use modelyard_core::{Observed, OnInconclusive, Strategy};
+use modelyard_core::state::{Outcome, Phase};
+use modelyard_core::{Observed, OnInconclusive, ReplicaPhase, Span, Strategy, WorkloadId};
 use modelyard_planner::plan;
 use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::Strategy as Generator;
 
-use crate::invariants::{check, check_idempotent};
+use crate::invariants::check_invariants;
 use crate::world::{World, canary, spec};
 
 #[derive(Debug, Clone)]
-enum Step {
-    Apply {
-        version: u8,
-        canary: bool,
-        on_inconclusive: u8,
-    },
-    RollBack {
-        to: u8,
-    },
+struct Manifest {
+    version: u8,
+    replicas: u32,
+    canary: Option<Trial>,
+    window_s: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Trial {
+    hold_s: u64,
+    is_judged: bool,
+    on_inconclusive: OnInconclusive,
+}
+
+/// What people do.
+#[derive(Debug, Clone)]
+enum Act {
+    Apply(Manifest),
+    RollBack { to: u8 },
     Pause,
     Resume,
     Promote,
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+enum Event {
+    People(Act),
     Time {
         seconds: u64,
     },
@@ -33,126 +52,214 @@ enum Step {
         workload: u8,
         count: u32,
     },
+    Crash {
+        workload: u8,
+    },
     Unknown {
         workload: u8,
     },
+    SeenAgain,
     Gone {
         workload: u8,
     },
     GatewaysSilent,
+    GatewaysReport,
+    /// A new control plane takes office.
     Restart,
     Reconcile,
     /// Planned, and not done: the control plane died in between.
     Lost,
+    /// Someone acts between plan and commit: the store refuses the plan's decisions.
+    Refused(Act),
 }
 
-fn step() -> impl Strategy_<Value = Step> {
+/// How it is left alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ending {
+    Promoted,
+    GoodEvidence,
+    TimeAlone,
+}
+
+fn manifest() -> impl Generator<Value = Manifest> {
+    let choices = select(vec![OnInconclusive::Hold, OnInconclusive::Rollback, OnInconclusive::Promote]);
+    let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices)
+        .prop_map(|(hold_s, is_judged, on_inconclusive)| Trial { hold_s, is_judged, on_inconclusive });
+    (1u8..5, 1u32..4, prop::option::weighted(0.7, trial), select(vec![0u64, 60, 600]))
+        .prop_map(|(version, replicas, canary, window_s)| Manifest { version, replicas, canary, window_s })
+}
+
+fn act() -> impl Generator<Value = Act> {
     prop_oneof![
-        (1u8..5, any::<bool>(), 0u8..3).prop_map(|(version, canary, on_inconclusive)| Step::Apply {
-            version,
-            canary,
-            on_inconclusive
-        }),
-        any::<u8>().prop_map(|to| Step::RollBack { to }),
-        Just(Step::Pause),
-        Just(Step::Resume),
-        Just(Step::Promote),
-        (0u64..1000).prop_map(|seconds| Step::Time { seconds }),
-        (0u64..300, 0u64..4, 1u64..60).prop_map(|(requests, errors, latency_ms)| Step::Evidence {
+        3 => manifest().prop_map(Act::Apply),
+        3 => any::<u8>().prop_map(|to| Act::RollBack { to }),
+        1 => Just(Act::Pause),
+        1 => Just(Act::Resume),
+        1 => Just(Act::Promote),
+    ]
+}
+
+fn event() -> impl Generator<Value = Event> {
+    prop_oneof![
+        4 => act().prop_map(Event::People),
+        3 => (0u64..60).prop_map(|seconds| Event::Time { seconds }),
+        1 => (60u64..1000).prop_map(|seconds| Event::Time { seconds }),
+        4 => (0u64..300, 0u64..4, 1u64..60).prop_map(|(requests, errors, latency_ms)| Event::Evidence {
             requests,
             errors: errors.min(requests),
             latency_ms
         }),
-        Just(Step::AllReady),
-        Just(Step::AllReady),
-        (any::<u8>(), 0u32..3).prop_map(|(workload, count)| Step::Ready { workload, count }),
-        any::<u8>().prop_map(|workload| Step::Unknown { workload }),
-        any::<u8>().prop_map(|workload| Step::Gone { workload }),
-        Just(Step::GatewaysSilent),
-        Just(Step::Restart),
-        Just(Step::Reconcile),
-        Just(Step::Reconcile),
-        Just(Step::Reconcile),
-        Just(Step::Lost),
+        6 => Just(Event::AllReady),
+        2 => (any::<u8>(), 0u32..3).prop_map(|(workload, count)| Event::Ready { workload, count }),
+        1 => any::<u8>().prop_map(|workload| Event::Crash { workload }),
+        1 => any::<u8>().prop_map(|workload| Event::Unknown { workload }),
+        1 => Just(Event::SeenAgain),
+        1 => any::<u8>().prop_map(|workload| Event::Gone { workload }),
+        1 => Just(Event::GatewaysSilent),
+        2 => Just(Event::GatewaysReport),
+        1 => Just(Event::Restart),
+        10 => Just(Event::Reconcile),
+        1 => Just(Event::Lost),
+        2 => act().prop_map(Event::Refused),
     ]
 }
 
-use proptest::strategy::Strategy as Strategy_;
-
-fn take(world: &mut World, step: &Step) {
-    let workload = |world: &World, n: u8| {
-        let ids: Vec<_> = world.inputs.observation.workloads.keys().cloned().collect();
-        (!ids.is_empty()).then(|| ids[usize::from(n) % ids.len()].clone())
-    };
-    match step {
-        Step::Apply { version, canary: with_canary, on_inconclusive } => {
-            let choices = [OnInconclusive::Hold, OnInconclusive::Rollback, OnInconclusive::Promote];
-            let on_inconclusive = choices[usize::from(*on_inconclusive)];
-            let canary = modelyard_core::Canary { on_inconclusive, ..canary() };
-            let strategy = if *with_canary { Strategy::Canary(canary) } else { Strategy::Rolling {} };
-            world.apply(spec(&version.to_string(), strategy));
+fn act_on(world: &mut World, act: &Act) {
+    match act {
+        Act::Apply(manifest) => {
+            let strategy = match &manifest.canary {
+                None => Strategy::Rolling {},
+                Some(trial) => {
+                    let mut canary = canary();
+                    canary.steps.iter_mut().for_each(|step| step.hold = Span::from_secs(trial.hold_s));
+                    canary.analysis = canary.analysis.filter(|_| trial.is_judged);
+                    canary.on_inconclusive = trial.on_inconclusive;
+                    Strategy::Canary(canary)
+                }
+            };
+            let mut spec = spec(&manifest.version.to_string(), strategy);
+            spec.replicas = manifest.replicas;
+            spec.rollback_window = Span::from_secs(manifest.window_s);
+            world.apply(spec);
         }
-        Step::RollBack { to } => {
-            let revisions: Vec<_> = world.desired().revisions.keys().copied().collect();
+        Act::RollBack { to } => {
+            let revisions: Vec<_> = world.history.keys().copied().collect();
             world.roll_back(revisions[usize::from(*to) % revisions.len()].0);
         }
-        Step::Pause => world.control(|c| c.paused_by = Some("ann".parse().unwrap())),
-        Step::Resume => world.control(|c| c.paused_by = None),
-        Step::Promote => world.control(|c| c.promoted_by = Some("ann".parse().unwrap())),
-        Step::Time { seconds } => world.pass_time(*seconds),
-        Step::Evidence { requests, errors, latency_ms } => {
+        Act::Pause => world.pause(),
+        Act::Resume => world.resume(),
+        Act::Promote => world.promote(),
+    }
+}
+
+fn pick(world: &World, n: u8) -> Option<WorkloadId> {
+    let ids: Vec<_> = world.inputs.observation.workloads.keys().cloned().collect();
+    (!ids.is_empty()).then(|| ids[usize::from(n) % ids.len()].clone())
+}
+
+fn happen(world: &mut World, event: &Event) {
+    match event {
+        Event::People(act) => act_on(world, act),
+        Event::Time { seconds } => world.pass_time(*seconds),
+        Event::Evidence { requests, errors, latency_ms } => {
             if world.desired().state.rollout.is_some() {
                 world.evidence(*requests, *errors, *latency_ms);
             }
         }
-        Step::AllReady => world.all_ready(),
-        Step::Ready { workload: n, count } => {
-            if let Some(id) = workload(world, *n) {
+        Event::AllReady => world.all_ready(),
+        Event::Ready { workload, count } => {
+            if let Some(id) = pick(world, *workload) {
                 world.set_ready(&id, *count);
             }
         }
-        Step::Unknown { workload: n } => {
-            if let Some(id) = workload(world, *n) {
+        Event::Crash { workload } => {
+            let id = pick(world, *workload);
+            if let Some(Observed::Known(status)) = id.and_then(|id| world.inputs.observation.workloads.get_mut(&id))
+                && let Some(replica) = status.replicas.first_mut()
+            {
+                replica.phase = ReplicaPhase::BackOff { until: world.inputs.now + Span::from_secs(10) };
+                replica.restarts += 1;
+            }
+        }
+        Event::Unknown { workload } => {
+            if let Some(id) = pick(world, *workload) {
                 world.inputs.observation.workloads.insert(id, Observed::Unknown { reason: "lost".into() });
             }
         }
-        Step::Gone { workload: n } => {
-            if let Some(id) = workload(world, *n) {
-                world.inputs.observation.workloads.remove(&id);
+        Event::SeenAgain => see_clearly(world),
+        Event::Gone { workload } => {
+            if let Some(id) = pick(world, *workload) {
+                world.inputs.observation.workloads.insert(id, Observed::Absent);
             }
         }
-        Step::GatewaysSilent => world.inputs.in_use = Observed::Unknown { reason: "silent".into() },
-        Step::Restart => world.inputs.epoch = world.inputs.epoch.next(),
-        Step::Reconcile => {
-            let before = world.inputs.clone();
-            check(&before, &world.run());
+        Event::GatewaysSilent => world.inputs.in_use = Observed::Unknown { reason: "silent".into() },
+        Event::GatewaysReport => world.gateways_report(),
+        Event::Restart => world.inputs.epoch = world.inputs.epoch.next(),
+        Event::Reconcile => {
+            let plan = plan(&world.inputs);
+            check_invariants(&world.inputs, &plan);
+            world.execute(&plan);
         }
-        Step::Lost => check(&world.inputs, &plan(&world.inputs)),
+        Event::Lost => check_invariants(&world.inputs, &plan(&world.inputs)),
+        Event::Refused(act) => {
+            let plan = plan(&world.inputs);
+            check_invariants(&world.inputs, &plan);
+            act_on(world, act);
+            world.execute_refused(&plan);
+        }
     }
 }
 
-/// Unknown workloads are seen again.
+/// Unknown workloads turn out to be gone.
 fn see_clearly(world: &mut World) {
     world.inputs.observation.workloads.retain(|_, observed| observed.known().is_some());
 }
 
+/// People let it go on, workers come up, time passes.
+fn leave_alone(world: &mut World, ending: Ending) {
+    see_clearly(world);
+    match ending {
+        Ending::Promoted => world.promote(),
+        Ending::GoodEvidence | Ending::TimeAlone => world.resume(),
+    }
+    for _ in 0..12 {
+        world.all_ready();
+        happen(world, &Event::Reconcile);
+        world.gateways_report();
+        if ending == Ending::GoodEvidence {
+            world.evidence(1000, 0, 5);
+        }
+        world.pass_time(400);
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_through_anything(steps in prop::collection::vec(step(), 1..60)) {
+    fn the_invariants_hold_through_anything(
+        events in prop::collection::vec(event(), 1..60),
+        ending in select(vec![Ending::Promoted, Ending::GoodEvidence, Ending::TimeAlone]),
+    ) {
         let mut world = World::new();
         world.apply(spec("1", Strategy::Rolling {}));
-        for step in &steps {
-            take(&mut world, step);
+        for event in &events {
+            happen(&mut world, event);
         }
-        // Left alone, with workers coming up and people letting it go on, it ends.
-        see_clearly(&mut world);
-        world.control(|c| { c.paused_by = None; c.promoted_by = Some("ann".parse().unwrap()); });
-        world.settle();
-        let before = world.inputs.clone();
-        check(&before, &plan(&before));
-        prop_assert_eq!(world.report().phase, modelyard_core::state::Phase::Completed);
-        check_idempotent(world);
+        leave_alone(&mut world, ending);
+
+        let report = world.report();
+        if report.phase != Phase::Completed {
+            prop_assert_eq!(ending, Ending::TimeAlone, "{:?}", report);
+            prop_assert!(report.waiting_on[0].contains("more requests"), "{:?}", report);
+            return Ok(());
+        }
+        prop_assert!(plan(&world.inputs).is_settled());
+        let running: Vec<_> = world.inputs.observation.workloads.keys().cloned().collect();
+        prop_assert_eq!(running, [world.workload(world.desired().target.0)], "by now nothing else is wanted");
+        for number in world.history.keys() {
+            let outcome = world.outcomes.get(number);
+            prop_assert!(outcome.is_some_and(|o| *o != Outcome::Pending), "{}: {:?}", number, outcome);
+        }
     }
 }

@@ -80,7 +80,7 @@ fn a_slow_canary_fails_once_it_has_enough_requests() {
 #[test]
 fn a_rollback_to_a_warm_version_is_done_by_the_first_pass() {
     let mut world = World::in_first_step();
-    world.control(|c| c.promoted_by = Some("ann".parse().unwrap()));
+    world.promote();
     world.settle();
     assert_eq!(world.split(), split(&[("2", 100.0)]));
     world.roll_back(1);
@@ -100,7 +100,7 @@ fn a_rollback_in_any_phase_of_a_canary_is_done_by_the_first_pass() {
     };
     let paused = {
         let mut world = World::in_first_step();
-        world.control(|c| c.paused_by = Some("ann".parse().unwrap()));
+        world.pause();
         world.run();
         world
     };
@@ -123,7 +123,7 @@ fn a_rollback_in_any_phase_of_a_canary_is_done_by_the_first_pass() {
 #[test]
 fn a_rollback_to_a_cold_version_waits_for_one_worker_of_it() {
     let mut world = World::in_first_step();
-    world.control(|c| c.promoted_by = Some("ann".parse().unwrap()));
+    world.promote();
     world.settle();
     world.pass_time(601);
     world.settle();
@@ -139,7 +139,7 @@ fn a_rollback_to_a_cold_version_waits_for_one_worker_of_it() {
 #[test]
 fn a_replaced_version_is_warm_for_its_window_and_no_longer() {
     let mut world = World::in_first_step();
-    world.control(|c| c.promoted_by = Some("ann".parse().unwrap()));
+    world.promote();
     world.settle();
     let old = world.workload(1);
     world.pass_time(599);
@@ -162,7 +162,7 @@ fn nothing_is_removed_while_it_is_unknown_what_gateways_use() {
 #[test]
 fn a_pause_holds_steps_but_not_a_failing_analysis() {
     let mut world = World::in_first_step();
-    world.control(|c| c.paused_by = Some("ann".parse().unwrap()));
+    world.pause();
     world.evidence(1000, 0, 5);
     world.pass_time(3600);
     assert!(world.run().commits.is_empty());

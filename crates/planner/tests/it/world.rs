@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::inputs::{DesiredDeployment, Inputs};
-use modelyard_core::plan::{DeploymentReport, Plan};
+use modelyard_core::plan::{Commit, DeploymentReport, Plan};
 use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision};
 use modelyard_core::{
     Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format, LatencyHistogram,
@@ -14,7 +14,11 @@ use modelyard_planner::plan;
 
 pub(crate) struct World {
     pub(crate) inputs: Inputs,
+    /// Every revision there ever was; plans are made from fewer.
+    pub(crate) history: BTreeMap<RevisionNumber, Revision>,
     pub(crate) outcomes: BTreeMap<RevisionNumber, Outcome>,
+    /// The workloads of the route table published last.
+    published: BTreeSet<WorkloadId>,
     pub(crate) name: DeploymentName,
 }
 
@@ -59,7 +63,8 @@ impl World {
             in_use: Observed::Known(BTreeSet::new()),
             ..Inputs::default()
         };
-        Self { inputs, outcomes: BTreeMap::new(), name: "linear".parse().unwrap() }
+        let name = "linear".parse().unwrap();
+        Self { inputs, history: BTreeMap::new(), outcomes: BTreeMap::new(), published: BTreeSet::new(), name }
     }
 
     /// A world in which version 1 serves.
@@ -99,7 +104,7 @@ impl World {
 
     pub(crate) fn roll_back(&mut self, to: u64) -> RevisionNumber {
         let (from, to) = (self.desired().target, RevisionNumber(to));
-        let copied = self.desired().revisions[&to].clone();
+        let copied = self.history[&to].clone();
         let cause = Cause::Rollback { from, to, reason: "asked for".into() };
         self.add_revision(copied.spec, copied.version, cause)
     }
@@ -115,10 +120,26 @@ impl World {
         });
         let number = desired.target.next();
         let actor = Actor::system();
-        desired.revisions.insert(number, Revision { number, spec, version, cause, actor, created_at: now });
+        self.history.insert(number, Revision { number, spec, version, cause, actor, created_at: now });
         desired.target = number;
         desired.parent = desired.parent.next();
+        self.load();
         number
+    }
+
+    /// Of the revisions, a store gives those that are pending, the target, and those that the state names.
+    fn load(&mut self) {
+        let desired = self.inputs.deployments.get_mut(&self.name).unwrap();
+        let state = &desired.state;
+        let is_named = |n: RevisionNumber| {
+            n == desired.target
+                || state.stable == Some(n)
+                || state.rollout.as_ref().is_some_and(|r| r.revision == n)
+                || state.warm.iter().any(|w| w.revision == n)
+        };
+        let is_loaded = |n: RevisionNumber| is_named(n) || !self.outcomes.contains_key(&n);
+        let loaded = self.history.iter().filter(|(n, _)| is_loaded(**n));
+        desired.revisions = loaded.map(|(n, revision)| (*n, revision.clone())).collect();
     }
 
     pub(crate) fn control(&mut self, change: impl FnOnce(&mut Control)) {
@@ -128,6 +149,19 @@ impl World {
         }
         change(&mut desired.control);
         desired.parent = desired.parent.next();
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.control(|c| c.paused_by = Some("ann".parse().unwrap()));
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.control(|c| c.paused_by = None);
+    }
+
+    /// To promote is to resume.
+    pub(crate) fn promote(&mut self) {
+        self.control(|c| (c.paused_by, c.promoted_by) = (None, Some("ann".parse().unwrap())));
     }
 
     // ---- what happens ------------------------------------------------------------------------------------------
@@ -171,30 +205,40 @@ impl World {
 
     // ---- what the control plane does ---------------------------------------------------------------------------
 
-    /// One reconcile: plans, and does what the plan says.
+    /// One reconcile, which gateways follow at once: plans, and does what the plan says.
     pub(crate) fn run(&mut self) -> Plan {
         let plan = plan(&self.inputs);
         self.execute(&plan);
+        self.gateways_report();
         plan
     }
 
     pub(crate) fn execute(&mut self, plan: &Plan) {
         for commit in plan.commits.values() {
-            self.outcomes.extend(commit.outcomes.clone());
-            let now = self.inputs.now;
-            let desired = self.inputs.deployments.get_mut(&self.name).unwrap();
-            assert_eq!(desired.parent, commit.parent);
-            desired.state = commit.state.clone();
-            desired.parent = desired.parent.next();
-            if let Some(draft) = &commit.rollback {
-                assert_eq!(draft.number, desired.target.next());
-                let copied = desired.revisions[&draft.to].clone();
-                let cause = Cause::Rollback { from: draft.from, to: draft.to, reason: draft.reason.clone() };
-                let made = Revision { number: draft.number, cause, actor: Actor::system(), created_at: now, ..copied };
-                desired.revisions.insert(draft.number, made);
-                desired.target = draft.number;
+            for (number, outcome) in &commit.outcomes {
+                let earlier = self.outcomes.insert(*number, outcome.clone());
+                assert_eq!(earlier, None, "the outcome of revision {number} is recorded twice");
             }
+            let desired = self.inputs.deployments.get_mut(&self.name).unwrap();
+            write(desired, commit, self.inputs.now);
+            self.history.extend(desired.revisions.clone());
+            self.load();
         }
+        self.start(plan);
+        self.published = plan.routes.values().flat_map(|r| &r.variants).map(|v| v.workload.clone()).collect();
+        if let Observed::Known(in_use) = &mut self.inputs.in_use {
+            in_use.extend(self.published.iter().cloned());
+        }
+        self.stop(plan);
+    }
+
+    /// The store refuses the decisions, since someone wrote in between: no traffic moves.
+    pub(crate) fn execute_refused(&mut self, plan: &Plan) {
+        self.start(plan);
+        self.stop(plan);
+    }
+
+    fn start(&mut self, plan: &Plan) {
         for (id, workload) in &plan.ensure {
             let status = WorkloadStatus { workload: workload.clone(), epoch: self.inputs.epoch, replicas: Vec::new() };
             let ready = match self.inputs.observation.workloads.insert(id.clone(), Observed::Known(status)) {
@@ -203,11 +247,17 @@ impl World {
             };
             self.set_ready(id, ready);
         }
+    }
+
+    fn stop(&mut self, plan: &Plan) {
         for id in &plan.remove {
             self.inputs.observation.workloads.remove(id);
         }
-        let workloads = plan.routes.values().flat_map(|r| &r.variants).map(|v| v.workload.clone());
-        self.inputs.in_use = Observed::Known(workloads.collect());
+    }
+
+    /// All gateways follow the last table, and have nothing in flight by an earlier one.
+    pub(crate) fn gateways_report(&mut self) {
+        self.inputs.in_use = Observed::Known(self.published.clone());
     }
 
     /// Reconciles until there is nothing to do, with all replicas coming up at once.
@@ -246,6 +296,21 @@ impl World {
     }
 
     pub(crate) fn workload(&self, revision: u64) -> WorkloadId {
-        self.desired().revisions[&RevisionNumber(revision)].workload(&self.name).id
+        self.history[&RevisionNumber(revision)].workload(&self.name).id
+    }
+}
+
+/// What a store does with a commit.
+pub(crate) fn write(desired: &mut DesiredDeployment, commit: &Commit, now: Timestamp) {
+    assert_eq!(desired.parent, commit.parent);
+    desired.state = commit.state.clone();
+    desired.parent = desired.parent.next();
+    if let Some(draft) = &commit.rollback {
+        assert_eq!(draft.number, desired.target.next());
+        let copied = desired.revisions[&draft.to].clone();
+        let cause = Cause::Rollback { from: draft.from, to: draft.to, reason: draft.reason.clone() };
+        let made = Revision { number: draft.number, cause, actor: Actor::system(), created_at: now, ..copied };
+        desired.revisions.insert(draft.number, made);
+        desired.target = draft.number;
     }
 }
