@@ -30,21 +30,23 @@ fn every_manifest_in_the_documents_is_valid() {
 
 #[test]
 fn every_example_is_valid_and_its_artifacts_are_there() {
-    let dir = root().join("manifests/examples");
+    let examples = root().join("manifests/examples");
+    let of = |dir: PathBuf| std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path());
     let mut seen = 0;
-    for path in std::fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()) {
+    for path in of(examples.clone()).chain(of(examples.join("rollouts"))) {
         if path.extension().is_none_or(|e| e != "yaml") {
             continue;
         }
         let parsed = parse(&std::fs::read_to_string(&path).unwrap());
         for document in parsed.unwrap_or_else(|problems| panic!("{}: {problems:#?}", path.display())) {
             if let Resource::ModelVersion(version) = document.resource {
-                assert!(dir.join(version.artifact.uri.to_string()).exists(), "{}", version.artifact.uri);
+                let artifact = path.parent().unwrap().join(version.artifact.uri.to_string());
+                assert!(artifact.exists(), "{}", artifact.display());
             }
         }
         seen += 1;
     }
-    assert!(seen >= 4, "{seen} examples");
+    assert!(seen >= 5, "{seen} examples");
 }
 
 #[test]

@@ -110,11 +110,11 @@ impl<'a> Story<'a> {
             requests_per_second: Some(REQUESTS_PER_SECOND),
         })?;
         self.say(format_args!("{REQUESTS_PER_SECOND} requests a second from now on, to the end"));
-        self.command(&["apply", "-f", &manifest("linear-canary.yaml")]).await?;
+        self.command(&["apply", "-f", &manifest("rollouts/linear-canary.yaml")]).await?;
         self.watch_canary(&load).await?;
 
         self.chapter("3. Version 3 loads, and fails on every real request");
-        self.command(&["apply", "-f", &manifest("linear-bad.yaml")]).await?;
+        self.command(&["apply", "-f", &manifest("rollouts/linear-bad.yaml")]).await?;
         self.watch_automatic_rollback().await?;
 
         self.chapter("4. Back to version 1, by command");

@@ -100,7 +100,10 @@ pub(super) fn read(arguments: &[PathBuf], recursive: bool) -> anyhow::Result<Vec
             let files = manifests_in(argument, recursive)?;
             anyhow::ensure!(!files.is_empty(), "no *.yaml, *.yml or *.json in {}", argument.display());
             for file in files {
-                sources.push(read_one(&file)?);
+                let source = read_one(&file)?;
+                if is_manifest(&file, &source.text) {
+                    sources.push(source);
+                }
             }
         } else {
             sources.push(read_one(argument)?);
@@ -114,6 +117,14 @@ fn read_one(path: &Path) -> anyhow::Result<Source> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
     Ok(Source { name, directory, text })
+}
+
+/// Whether a file found in a directory is meant as a manifest. JSON may be anything, an artifact beside its manifest
+/// among others; what has neither of a manifest's first two fields is not taken for one.
+fn is_manifest(path: &Path, text: &str) -> bool {
+    let is_json = path.extension().is_some_and(|e| e == "json");
+    let says_so = |value: serde_json::Value| value.get("apiVersion").is_some() || value.get("kind").is_some();
+    !is_json || serde_json::from_str(text).map_or(true, says_so)
 }
 
 /// The manifests of a directory, sorted; with `recursive`, those of the directories in it after its own.
