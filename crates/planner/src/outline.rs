@@ -31,7 +31,7 @@ fn start(new: &Revision) -> String {
 fn rescale(stable: &Revision, new: &Revision) -> String {
     let version = &new.version.version;
     match (stable.spec.replicas, new.spec.replicas) {
-        (from, to) if from == to => format!("version {version} goes on serving; no worker starts or stops"),
+        (from, to) if from == to => format!("version {version} goes on serving; its own workers stay as they are"),
         (from, to) => format!("version {version} goes on serving; workers {from} → {to}"),
     }
 }

@@ -103,10 +103,6 @@ impl<'a> Walk<'a> {
         if known == Some(target) {
             return;
         }
-        if let Some(reason) = known.and_then(|known| self.hides_whether_it_serves(known)) {
-            self.wait(format!("whether revision {} serves is not known: {reason}", self.rollout.revision));
-            return;
-        }
         let cause = self.cause_of(target);
         let live = [known, self.state.stable];
         for number in self.desired.revisions.range(..target).map(|(n, _)| *n) {
@@ -118,7 +114,7 @@ impl<'a> Walk<'a> {
         }
         if let Some(known) = known.filter(|_| self.state.stable.is_none()) {
             // It never came to serve everyone, but what runs of it serves better than nothing.
-            self.state.stable = Some(known).filter(|number| self.ready_replicas(*number) > 0);
+            self.state.stable = Some(known).filter(|number| self.may_serve(*number));
         }
         let workload = self.workload_of(target);
         let (revisions, name) = (&self.revisions, self.name);
@@ -411,13 +407,10 @@ impl<'a> Walk<'a> {
         stable.is_some() && stable == self.workload_of(number)
     }
 
-    /// Why it is not known whether a first revision, which has not come to serve everyone yet, serves at all.
-    fn hides_whether_it_serves(&self, number: RevisionNumber) -> Option<String> {
-        let workload = self.workload_of(number).filter(|_| self.state.stable.is_none())?;
-        match self.inputs.observation.of(&workload) {
-            Observed::Unknown { reason } => Some(reason.clone()),
-            Observed::Absent | Observed::Known(_) => None,
-        }
+    /// What is unknown is not given up: it may be all that serves.
+    fn may_serve(&self, number: RevisionNumber) -> bool {
+        let observed = self.workload_of(number).map(|id| self.inputs.observation.of(&id));
+        matches!(observed, Some(Observed::Unknown { .. })) || self.ready_replicas(number) > 0
     }
 
     fn ready_replicas(&self, number: RevisionNumber) -> u32 {

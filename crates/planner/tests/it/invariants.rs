@@ -132,7 +132,8 @@ impl<'a> Pass<'a> {
             assert!(taken.insert(self.workload(warm.revision)), "a warm workload has no other use: {warm:?}");
             if !self.before.state.warm.contains(warm) {
                 let window = self.revision(self.desired.target).spec.rollback_window;
-                assert_eq!(Some(warm.revision), self.before.state.stable.or(self.after.stable));
+                let unfinished = self.before.state.rollout.as_ref().map(|r| r.revision);
+                assert_eq!(Some(warm.revision), self.before.state.stable.or(unfinished));
                 assert!(window.as_millis() > 0, "a window of zero keeps nothing warm");
                 assert_eq!(warm.until, self.inputs.now + window);
             }

@@ -146,8 +146,11 @@ fn a_replaced_version_is_warm_for_its_window_and_no_longer() {
     world.run();
     assert!(!world.run().remove.contains(&old));
     world.pass_time(1);
-    world.run();
-    assert!(world.run().remove.contains(&old));
+    insta::assert_yaml_snapshot!("warmth_ends", world.run());
+    let next = world.run();
+    assert!(next.remove.contains(&old));
+    insta::assert_snapshot!(next, @"stop linear-119fc2824b");
+    assert!(world.run().is_settled());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision};
 use modelyard_core::{
     Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format, LatencyHistogram,
     ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources, RevisionNumber, Route, Signature,
-    Span, StateVersion, Step, Strategy, Timestamp, VersionRef, Weight, WorkloadId, WorkloadStatus,
+    Span, StateVersion, Step, Strategy, Timestamp, VersionRef, Weight, Window, WorkloadId, WorkloadStatus,
 };
 use modelyard_planner::plan;
 
@@ -173,7 +173,7 @@ impl World {
     /// What requests to the revision on trial show in the current step.
     pub(crate) fn evidence(&mut self, requests: u64, errors: u64, latency_ms: u64) {
         let rollout = self.desired().state.rollout.clone().unwrap();
-        let window = self.route().window;
+        let window = Window { revision: rollout.revision, step: rollout.step + 1 };
         let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision };
         let mut latency = LatencyHistogram::default();
         latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);
