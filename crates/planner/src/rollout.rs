@@ -147,7 +147,7 @@ impl<'a> Walk<'a> {
             return false;
         }
         match self.canary() {
-            Some(canary) if self.state.stable.is_some() && !self.is_rollback() && !self.is_promoted() => {
+            Some(canary) if self.state.stable.is_some() && !self.is_rollback() => {
                 self.enter_canary_step(0, canary.steps.first().copied())
             }
             _ => self.complete(),

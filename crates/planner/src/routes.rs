@@ -1,7 +1,5 @@
 //! The route of a deployment: variants with weights, and the backends that are ready for them.
 
-use std::collections::BTreeSet;
-
 use modelyard_core::state::Phase;
 use modelyard_core::{
     Backend, DeploymentName, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window,
@@ -13,13 +11,9 @@ use crate::rollout::Next;
 pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observation) -> Route {
     let rollout = &next.rollout;
     let mut variants = Vec::new();
-    let mut seen = BTreeSet::new();
     let mut add = |number: RevisionNumber, as_name: VariantName, weight: Weight| {
         let Some(revision) = next.revision(number) else { return };
         let workload = revision.workload(name).id;
-        if !seen.insert(workload.clone()) {
-            return;
-        }
         let ready = observation.of(&workload).known().into_iter().flat_map(|status| status.ready());
         let backends = ready.map(|(id, address)| Backend { id: id.clone(), address }).collect();
         let version = revision.version.version.clone();

@@ -69,6 +69,8 @@ fn a_version_that_answers_nothing_does_not_keep_a_limit_on_latency() {
     let verdict = judge(&p99_at_most(50), &evidence(100, 100, &[]));
     assert_eq!(verdict.decision, Decision::Fail);
     assert_eq!(verdict.to_string(), "fail; maxLatencyP99 no answer exceeds 50ms");
+    let unasked = judge(&p99_at_most(50), &evidence(0, 0, &[]));
+    assert_eq!(unasked.to_string(), "need more data: 0 of 100 requests", "nor is it said to break it unasked");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use modelyard_core::event::EventKind;
 use modelyard_core::plan::ConditionKind;
 use modelyard_core::state::Phase;
 use modelyard_core::{Observed, ReplicaPhase, Span, Strategy};
@@ -96,6 +97,8 @@ fn without_a_window_the_replaced_workers_end_once_traffic_has_left_them() {
     world.all_ready();
     let next = plan(&world.inputs);
     assert!(!next.remove.contains(&old), "this plan moves the traffic");
+    let told: Vec<_> = next.commits[&world.name].events.iter().map(|e| e.kind).collect();
+    assert_eq!(told, [EventKind::RolloutCompleted, EventKind::WeightsChanged], "it never was warm");
     world.execute(&next);
     assert!(!plan(&world.inputs).remove.contains(&old), "a gateway may not have heard");
     world.gateways_report();
