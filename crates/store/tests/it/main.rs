@@ -1,0 +1,10 @@
+//! The store, on a real PostgreSQL: each test has a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod applying;
+mod committing;
+mod concurrency;
+mod going_back;
+mod registry;
+mod support;
