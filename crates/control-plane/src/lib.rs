@@ -12,6 +12,7 @@ pub mod http;
 pub mod inspect;
 pub mod metrics;
 pub mod reconcile;
+pub mod refusal;
 pub mod serve;
 mod sweep;
 pub mod wake;

@@ -40,18 +40,22 @@ pub(crate) fn inputs(
 /// The places, in the signature, of the outputs wanted; all if `wanted` is empty.
 ///
 /// # Errors
-/// If the model has no such output.
+/// If the model has no such output, or one is wanted twice: engines differ in what they make of that.
 pub(crate) fn outputs(signature: &Signature, wanted: &[String]) -> Result<Vec<usize>, InferError> {
     if wanted.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }
-    let place =
-        |name: &String| {
-            signature.outputs.iter().position(|s| s.name == *name).ok_or_else(|| {
-                bad(format!("there is no output `{name}`: the model gives {}", names(&signature.outputs)))
-            })
-        };
-    wanted.iter().map(place).collect()
+    let mut places = Vec::new();
+    for name in wanted {
+        let place = signature.outputs.iter().position(|s| s.name == *name).ok_or_else(|| {
+            bad(format!("there is no output `{name}`: the model gives {}", names(&signature.outputs)))
+        })?;
+        if places.contains(&place) {
+            return Err(bad(format!("output `{name}` is wanted twice")));
+        }
+        places.push(place);
+    }
+    Ok(places)
 }
 
 fn matches(spec: &TensorSpec, tensor: &Tensor, unranked: bool) -> Result<(), InferError> {
@@ -143,6 +147,10 @@ mod tests {
         assert_eq!(
             outputs(&signature(), &["q".into()]).unwrap_err().to_string(),
             "there is no output `q`: the model gives y FP32 [-1], z FP32 [-1]"
+        );
+        assert_eq!(
+            outputs(&signature(), &["z".into(), "y".into(), "z".into()]).unwrap_err().to_string(),
+            "output `z` is wanted twice"
         );
     }
 }

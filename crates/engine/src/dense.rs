@@ -159,7 +159,8 @@ impl Activation {
     fn apply(self, z: &mut [f32]) {
         match self {
             Self::Linear => {}
-            Self::Relu => z.iter_mut().for_each(|z| *z = z.max(0.0)),
+            // Not `max`, which makes 0 of NaN and so hides it.
+            Self::Relu => z.iter_mut().filter(|z| **z < 0.0).for_each(|z| *z = 0.0),
             Self::Sigmoid => z.iter_mut().for_each(|z| *z = 1.0 / (1.0 + (-*z).exp())),
             Self::Tanh => z.iter_mut().for_each(|z| *z = z.tanh()),
             Self::Softmax => {
@@ -227,6 +228,15 @@ mod tests {
         {
             let json = format!(r#"{{"layers": [{{"weights": [[0.5]], "activation": "{activation}"}}]}}"#);
             assert_eq!(run(&json, &[1, 1], &[1.0]).data, TensorData::Fp32(vec![expected]), "{activation}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for activation in ["linear", "relu", "sigmoid", "tanh", "softmax"] {
+            let json = format!(r#"{{"layers": [{{"weights": [[1]], "activation": "{activation}"}}]}}"#);
+            let TensorData::Fp32(y) = run(&json, &[1, 1], &[f32::NAN]).data else { panic!("not FP32") };
+            assert!(y[0].is_nan(), "{activation} gave {y:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use modelyard_core::{EvidenceReport, GatewayId, RouteTable};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::http_server::Shared;
+use crate::shared::Shared;
 use crate::table::Compiler;
 
 /// The control plane sends a heartbeat every 2 s.

@@ -19,9 +19,9 @@ use modelyard_protocol::{ModelAction, V2Path, parse_path};
 
 use crate::answer::{self, Answer, AnswerBody, REQUEST_ID, VARIANT, VERSION};
 use crate::backend::BackendState;
-use crate::http_server::Worker;
 use crate::pick::{self, NotServed};
 use crate::pool::{Connection, Upstream};
+use crate::shared::Worker;
 use crate::table::{CompiledRoute, CompiledVariant, Table};
 
 /// Backends of one variant that are asked before it is given up.

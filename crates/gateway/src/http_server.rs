@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,10 +18,9 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::counters::Counters;
 use crate::forward::forward;
 use crate::pool::Pool;
-use crate::table::Table;
+use crate::shared::{Shared, Worker};
 
 /// For a client to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,52 +28,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 1024;
-
-/// What all threads share.
-pub(crate) struct Shared {
-    pub(crate) table: ArcSwap<Table>,
-    pub(crate) counters: Counters,
-    pub(crate) timeout: Duration,
-    pub(crate) replay_limit: usize,
-    pub(crate) max_body: u64,
-    started: Instant,
-}
-
-impl Shared {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            table: ArcSwap::default(),
-            counters: Counters::default(),
-            timeout: config.timeout,
-            replay_limit: config.replay_limit,
-            max_body: config.max_body,
-            started: Instant::now(),
-        }
-    }
-
-    /// The gateway's own clock.
-    pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// What belongs to one thread.
-pub(crate) struct Worker {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) pool: Pool,
-}
-
-impl Worker {
-    /// A random point in the whole of the traffic.
-    pub(crate) fn dice_weight(&self) -> u16 {
-        fastrand::u16(..crate::pick::WHOLE)
-    }
-
-    /// A random number below `n`, which is not 0.
-    pub(crate) fn dice(&self, n: usize) -> usize {
-        fastrand::usize(..n)
-    }
-}
 
 /// Starts the threads. They end when `stopping` says so and what was in flight is answered.
 ///

@@ -16,6 +16,7 @@ mod forward;
 mod http_server;
 mod pick;
 mod pool;
+mod shared;
 mod table;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 pub use config::Config;
 
 use crate::control_link::ControlLink;
-use crate::http_server::Shared;
+use crate::shared::Shared;
 
 /// Runs until SIGTERM or SIGINT, then finishes what is in flight.
 ///

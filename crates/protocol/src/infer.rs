@@ -1,14 +1,14 @@
 //! Inference requests and responses as JSON. Knows no model: names and shapes are checked by the engine.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use modelyard_core::Datatype;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::json;
-use crate::tensor::{Tensor, TensorData, TensorError};
+use crate::tensor::{MAX_RANK, Tensor, TensorData, TensorError};
 
 /// A parameter of a request, a response or a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,6 +155,10 @@ impl RawTensor<'_> {
             .datatype
             .parse()
             .map_err(|_| TensorError::UnknownDatatype(self.datatype.chars().take(40).collect()))?;
+        // Before all that recurses over the shape or repeats it in a message.
+        if self.shape.len() > MAX_RANK {
+            return Err(TensorError::Rank(self.shape.len()));
+        }
         let shape = self.shape.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
         let shape = shape.map_err(|_| TensorError::NegativeDimension(self.shape.clone()))?;
         match &self.data {
@@ -187,14 +191,12 @@ impl RawTensor<'_> {
 }
 
 fn read_tensors(raw: Vec<RawTensor<'_>>) -> Result<Vec<Tensor>, DecodeError> {
-    let mut tensors: Vec<Tensor> = Vec::with_capacity(raw.len());
-    for tensor in raw {
-        if tensors.iter().any(|t| *t.name == *tensor.name) {
-            return Err(DecodeError::Twice(tensor.name.into_owned()));
-        }
-        tensors.push(tensor.read()?);
+    // A set, since a body may hold a million tensors: comparing each with all would take hours.
+    let mut names = HashSet::with_capacity(raw.len());
+    if let Some(tensor) = raw.iter().find(|tensor| !names.insert(&*tensor.name)) {
+        return Err(DecodeError::Twice(tensor.name.to_string()));
     }
-    Ok(tensors)
+    raw.into_iter().map(RawTensor::read).collect()
 }
 
 impl InferRequest {

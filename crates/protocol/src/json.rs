@@ -143,7 +143,9 @@ impl<T> Reader<'_, T> {
         Ok(())
     }
 
-    /// Reads the array of dimension `depth`; that it recurses is bounded by the rank.
+    /// Reads the array of dimension `depth`; that it recurses is bounded by the rank, which [`MAX_RANK`] bounds.
+    ///
+    /// [`MAX_RANK`]: crate::tensor::MAX_RANK
     fn array(&mut self, depth: usize) -> Result<(), TensorError> {
         self.at += 1;
         let mut found = 0;

@@ -3,6 +3,10 @@
 use half::{bf16, f16};
 use modelyard_core::Datatype;
 
+/// The most dimensions that a tensor off the wire may have, as NumPy has it. Readers of nested data recurse once for
+/// each, so a sender must not choose how deep.
+pub(crate) const MAX_RANK: usize = 64;
+
 /// A named tensor whose elements match its shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -38,6 +42,8 @@ pub enum TensorError {
     UnknownDatatype(String),
     #[error("{0} has no form in JSON: use FP32, or a binary protocol")]
     NoJsonForm(Datatype),
+    #[error("its shape has {0} dimensions, and at most {MAX_RANK} are taken")]
+    Rank(usize),
     #[error("its shape {0:?} must have no negative dimension")]
     NegativeDimension(Vec<i64>),
     #[error("its shape {0:?} is too large")]

@@ -89,6 +89,32 @@ fn errors_name_the_tensor_and_what_was_expected() {
     assert!(refused(r#"{"instances":[[3,4]]}"#).contains("missing field `inputs`"));
 }
 
+/// Recursion as deep as a sender likes would end the process, for all who use it.
+#[test]
+fn dimensions_without_end_are_refused_before_any_is_followed() {
+    let nested = |rank: usize| {
+        let (shape, open, close) = (vec!["1"; rank].join(","), "[".repeat(rank), "]".repeat(rank));
+        format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{shape}],"data":{open}7{close}}}]}}"#)
+    };
+    let deepest = InferRequest::from_json(nested(64).as_bytes()).unwrap();
+    assert_eq!(deepest.inputs[0].data, TensorData::Fp32(vec![7.0]));
+    assert_eq!(refused(&nested(65)), "tensor `x`: its shape has 65 dimensions, and at most 64 are taken");
+    assert_eq!(refused(&nested(1_000_000)), "tensor `x`: its shape has 1000000 dimensions, and at most 64 are taken");
+}
+
+/// With a comparison of each tensor with all, this takes minutes.
+#[test]
+fn the_time_to_read_grows_with_the_body_only() {
+    let tensor = |i| format!(r#"{{"name":"{i:08}","datatype":"FP32","shape":[0],"data":[]}}"#);
+    let mut tensors: Vec<String> = (0..200_000).map(tensor).collect();
+    let begun = std::time::Instant::now();
+    let request = InferRequest::from_json(format!(r#"{{"inputs":[{}]}}"#, tensors.join(",")).as_bytes()).unwrap();
+    assert_eq!(request.inputs.len(), 200_000);
+    tensors.push(tensor(199_999));
+    assert_eq!(refused(&format!(r#"{{"inputs":[{}]}}"#, tensors.join(","))), "tensor `00199999` is given twice");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn what_has_no_json_form_is_refused_by_name() {
     let response = |data| InferResponse {

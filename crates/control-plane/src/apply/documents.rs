@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ::http::StatusCode;
+use http::StatusCode;
 use modelyard_api::types::BundleFile;
 use modelyard_core::Digest;
 use modelyard_core::manifest::{self, Problem, Resource, line_of};
 
-use crate::http::{ApiError, ApiResult};
+use crate::refusal::{ApiError, ApiResult};
 
 pub(super) struct Documents<'b> {
     pub(super) all: Vec<Located<'b>>,

@@ -8,7 +8,7 @@ mod warnings;
 
 use std::sync::Arc;
 
-use ::http::StatusCode;
+use http::StatusCode;
 use modelyard_api::types::{Action, Applied, AppliedDocument, BundleFile};
 use modelyard_core::inputs::Inputs;
 use modelyard_core::manifest::Resource;
@@ -18,7 +18,7 @@ use modelyard_store::{ApplyBatch, ApplyOutcome, Change, StoreError};
 use self::documents::{Documents, Located};
 use self::pin::Pins;
 use crate::app::{App, now};
-use crate::http::{ApiError, ApiResult};
+use crate::refusal::{ApiError, ApiResult};
 
 pub struct Options {
     pub dry_run: bool,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ::http::StatusCode;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use http::StatusCode;
 use modelyard_core::manifest::{ArtifactUri, Problem, Resource, VersionManifest};
 use modelyard_core::{Digest, ModelVersion, Signature};
 use object_store::ObjectStoreExt;
@@ -14,8 +14,8 @@ use tokio_util::io::ReaderStream;
 use super::documents::{Documents, Located};
 use crate::app::App;
 use crate::artifacts::ArtifactError;
-use crate::http::{ApiError, ApiResult};
 use crate::inspect::InspectError;
+use crate::refusal::{ApiError, ApiResult};
 
 /// What became of the artifacts of a bundle, so that nothing is left behind when it is refused.
 #[derive(Default)]

@@ -10,9 +10,9 @@ use modelyard_api::ProblemDetails;
 use modelyard_api::types::{AliasMoved, MoveAlias, RolledDeployment};
 use modelyard_core::{AliasName, ModelName};
 
-use super::error::ApiResult;
 use super::extract::{At, By, json};
 use crate::app::{App, now};
+use crate::refusal::ApiResult;
 
 /// Move an alias to a version. The deployments that follow it roll.
 #[utoipa::path(put, path = "/models/{m}/aliases/{a}", tag = "models", params(("m" = String, Path), ("a" = String, Path)),

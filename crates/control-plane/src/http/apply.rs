@@ -11,10 +11,10 @@ use modelyard_api::types::{Applied, Bundle, BundleFile};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::{ApiError, ApiResult};
 use super::extract::{By, IfMatch, Query, json};
 use crate::app::App;
 use crate::apply;
+use crate::refusal::{ApiError, ApiResult};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]

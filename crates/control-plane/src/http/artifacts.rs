@@ -14,9 +14,9 @@ use object_store::GetRange;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::{ApiError, ApiResult};
 use super::extract::{At, Query};
 use crate::app::App;
+use crate::refusal::{ApiError, ApiResult};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

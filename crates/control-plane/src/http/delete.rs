@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use modelyard_api::ProblemDetails;
 use modelyard_core::{DeploymentName, ModelName, VersionName};
 
-use super::error::ApiResult;
 use super::extract::{At, By, IfMatch};
 use crate::app::{App, now};
 use crate::apply::discard_unused;
+use crate::refusal::ApiResult;
 
 /// Delete a model. Refused while it has versions or deployments, which are named.
 #[utoipa::path(delete, path = "/models/{m}", tag = "models", params(("m" = String, Path)),

@@ -11,9 +11,9 @@ use modelyard_api::types::{Deployment, Page};
 use modelyard_core::DeploymentName;
 use modelyard_store::DeploymentRow;
 
-use super::error::ApiResult;
 use super::extract::{At, Paging, Query};
 use crate::app::App;
+use crate::refusal::ApiResult;
 
 /// The deployments, by name, each with its status.
 #[utoipa::path(get, path = "/deployments", tag = "deployments", params(Paging),

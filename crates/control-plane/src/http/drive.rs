@@ -9,10 +9,10 @@ use modelyard_api::types::Rollout;
 use modelyard_core::{Actor, DeploymentName, RevisionNumber};
 use modelyard_store::ControlVerb;
 
-use super::error::ApiResult;
 use super::extract::{At, By, IfMatch};
 use super::rollout;
 use crate::app::{App, now};
+use crate::refusal::ApiResult;
 
 /// Hold the rollout where it is. A failing analysis still rolls it back.
 #[utoipa::path(post, path = "/deployments/{d}/pause", tag = "rollout", params(("d" = String, Path)),

@@ -18,9 +18,9 @@ use modelyard_store::EventFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::{ApiError, ApiResult};
 use super::extract::Query;
 use crate::app::App;
+use crate::refusal::{ApiError, ApiResult};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
-use super::error::ApiError;
+use crate::refusal::ApiError;
 
 /// Who asks, for the events: the header `x-modelyard-actor`. A claim, not a proof: there are no tokens yet, and the
 /// daemon listens on loopback only.

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures::stream;
 use modelyard_core::{EvidenceReport, RouteTable};
 
-use super::error::ApiResult;
 use super::extract::json;
 use crate::app::App;
+use crate::refusal::ApiResult;
 
 /// A gateway that hears nothing for longer takes the link for broken.
 const HEARTBEAT: Duration = Duration::from_secs(2);

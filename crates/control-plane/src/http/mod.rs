@@ -1,12 +1,12 @@
 //! The admin REST API: one verb per file. Handlers translate; they decide nothing.
 
 mod aliases;
+mod answer;
 mod apply;
 mod artifacts;
 mod delete;
 mod deployments;
 mod drive;
-mod error;
 mod events;
 mod extract;
 mod health;
@@ -30,9 +30,8 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use error::{ApiError, ApiResult};
-
 use crate::app::App;
+use crate::refusal::ApiError;
 
 /// Of requests other than artifacts: manifests are small.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;

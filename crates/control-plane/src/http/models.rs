@@ -9,9 +9,9 @@ use modelyard_api::types::{Alias, AliasMove, Model, Page, Version};
 use modelyard_core::{ModelName, VersionName};
 use modelyard_store::{AliasRow, ModelRow, VersionRow};
 
-use super::error::ApiResult;
 use super::extract::{At, Paging, Query};
 use crate::app::App;
+use crate::refusal::ApiResult;
 
 /// The models, by name.
 #[utoipa::path(get, path = "/models", tag = "models", params(Paging), responses((status = 200, body = Page<Model>)))]

@@ -9,9 +9,9 @@ use modelyard_api::types::{Page, Revision};
 use modelyard_core::{DeploymentName, RevisionNumber};
 use modelyard_store::RevisionRow;
 
-use super::error::ApiResult;
 use super::extract::{At, Paging, Query};
 use crate::app::App;
+use crate::refusal::ApiResult;
 
 /// The revisions of a deployment, newest first.
 #[utoipa::path(get, path = "/deployments/{d}/revisions", tag = "deployments", params(("d" = String, Path), Paging),

@@ -9,10 +9,10 @@ use modelyard_api::ProblemDetails;
 use modelyard_api::types::{Revision, Rollback};
 use modelyard_core::DeploymentName;
 
-use super::error::ApiResult;
 use super::extract::{At, By, IfMatch, json_body};
 use super::revisions;
 use crate::app::{App, now};
+use crate::refusal::ApiResult;
 
 /// Roll back: a new revision that copies an old one. While that one's version is warm, traffic is back on it at the
 /// next reconcile, within milliseconds.

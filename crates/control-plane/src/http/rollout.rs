@@ -12,9 +12,9 @@ use modelyard_core::{DeploymentName, RevisionNumber};
 use modelyard_store::EventFilter;
 use serde::Deserialize;
 
-use super::error::ApiResult;
 use super::extract::At;
 use crate::app::App;
+use crate::refusal::ApiResult;
 
 /// The walk to the latest revision: its phase, its verdicts with their numbers, what it waits on.
 #[utoipa::path(get, path = "/deployments/{d}/rollout", tag = "rollout", params(("d" = String, Path)),

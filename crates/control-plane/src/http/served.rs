@@ -10,9 +10,9 @@ use modelyard_core::{DeploymentName, Timestamp};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::ApiResult;
 use super::extract::{At, Query};
 use crate::app::{App, now};
+use crate::refusal::ApiResult;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

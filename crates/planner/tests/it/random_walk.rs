@@ -234,7 +234,7 @@ fn leave_alone(world: &mut World, ending: Ending) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_invariants_hold_through_anything(

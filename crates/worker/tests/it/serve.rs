@@ -58,6 +58,23 @@ fn what_cannot_be_answered_has_its_status_and_its_reason() {
 }
 
 #[test]
+fn no_request_ends_the_worker_or_is_taken_for_a_failure_of_the_model() {
+    let worker = Worker::start("linear-1.onnx", &["--threads", "1"]);
+    let depth = 1_000_000;
+    let (shape, open, close) = (vec!["1"; depth].join(","), "[".repeat(depth), "]".repeat(depth));
+    let deep = format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{shape}],"data":{open}7{close}}}]}}"#);
+    let twice = REQUEST.replace("\"id\"", r#""outputs":[{"name":"y"},{"name":"y"}],"id""#);
+    for (body, message) in [
+        (deep, "tensor `x`: its shape has 1000000 dimensions, and at most 64 are taken"),
+        (twice, "output `y` is wanted twice"),
+    ] {
+        let answer = worker.infer(&body);
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (400, Some(message)));
+        assert_eq!(worker.infer(REQUEST).status, 200);
+    }
+}
+
+#[test]
 fn a_model_that_fails_on_a_request_answers_500_and_goes_on() {
     let worker = Worker::start("linear-3.onnx", &[]);
     for _ in 0..3 {

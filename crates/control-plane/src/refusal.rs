@@ -1,7 +1,7 @@
-//! One table from errors to HTTP statuses. A 500 says nothing of its cause to the caller; the log does.
+//! What is answered instead of what was asked for: one table from errors to HTTP statuses. A 500 says nothing of its
+//! cause to the caller; the log does.
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use modelyard_api::ProblemDetails;
 use modelyard_core::manifest::Problem;
 use modelyard_runtime::RuntimeError;
@@ -11,7 +11,7 @@ use crate::artifacts::ArtifactError;
 
 /// An answer that is not the one asked for.
 #[derive(Debug)]
-pub struct ApiError(Box<ProblemDetails>);
+pub struct ApiError(pub(crate) Box<ProblemDetails>);
 
 pub type ApiResult<T> = Result<T, ApiError>;
 
@@ -53,7 +53,7 @@ impl ApiError {
     }
 
     /// Something of ours failed: logged here, once, and not told.
-    pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -105,17 +105,5 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::NotFound(_) => Self::not_found(error.to_string()),
             RuntimeError::Fenced { .. } | RuntimeError::Unavailable(_) => Self::unavailable("the runtime"),
         }
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, ProblemDetails::MEDIA_TYPE)], body).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-        }
-        response
     }
 }

@@ -1,0 +1,57 @@
+//! What requests need at hand: of all threads, and of their own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::pool::Pool;
+use crate::table::Table;
+
+/// What all threads share.
+pub(crate) struct Shared {
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) counters: Counters,
+    pub(crate) timeout: Duration,
+    pub(crate) replay_limit: usize,
+    pub(crate) max_body: u64,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            counters: Counters::default(),
+            timeout: config.timeout,
+            replay_limit: config.replay_limit,
+            max_body: config.max_body,
+            started: Instant::now(),
+        }
+    }
+
+    /// The gateway's own clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What belongs to one thread.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+}
+
+impl Worker {
+    /// A random point in the whole of the traffic.
+    pub(crate) fn dice_weight(&self) -> u16 {
+        fastrand::u16(..crate::pick::WHOLE)
+    }
+
+    /// A random number below `n`, which is not 0.
+    pub(crate) fn dice(&self, n: usize) -> usize {
+        fastrand::usize(..n)
+    }
+}
