@@ -25,6 +25,16 @@ pub struct DeploymentSpec {
     pub resources: Resources,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
+    /// Labels that a node must have to run its pods.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub node_selector: Labels,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Lets the cluster choose the number of replicas; `replicas` is then what it begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption_budget: Option<DisruptionBudget>,
     /// How long a replaced version stays warm.
     pub rollback_window: Span,
     pub strategy: Strategy,
@@ -84,12 +94,53 @@ pub struct Resources {
     pub cpu: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
+    /// Whole devices, of the resource `nvidia.com/gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<u32>,
 }
 
 impl Resources {
     pub fn is_empty(&self) -> bool {
-        self.cpu.is_none() && self.memory.is_none()
+        *self == Self::default()
     }
+}
+
+/// A taint that pods bear, in Kubernetes' own words. Without a key, and with `Exists`, it matches all taints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Toleration {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `Equal`, or `Exists`.
+    pub operator: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; all of them if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+    /// How long a pod stays on a node with a `NoExecute` taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<u32>,
+}
+
+/// A HorizontalPodAutoscaler by CPU use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Autoscaling {
+    pub min_replicas: u32,
+    pub max_replicas: u32,
+    /// Per cent of `resources.cpu`.
+    pub target_cpu_utilization: u32,
+}
+
+/// How many workers the cluster may take away at once of its own will (a node drain).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisruptionBudget {
+    pub max_unavailable: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,15 +157,34 @@ pub struct Batching {
 #[serde(rename_all = "camelCase")]
 pub enum Strategy {
     /// Start the new version beside the old one, and move all traffic when it is ready.
-    Rolling {},
+    #[serde(rename_all = "camelCase")]
+    Rolling {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_surge: Option<u32>,
+    },
     /// Move traffic in steps, each held and judged.
     Canary(Canary),
+}
+
+impl Strategy {
+    /// Both versions side by side, then all traffic at once.
+    pub fn rolling() -> Self {
+        Self::Rolling { max_surge: None }
+    }
+
+    /// How many workers more than `replicas` there may be while two versions run; `None`: as many as both ask for.
+    pub fn max_surge(&self) -> Option<u32> {
+        match self {
+            Self::Rolling { max_surge } => *max_surge,
+            Self::Canary(canary) => canary.max_surge,
+        }
+    }
 }
 
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rolling {} => f.pad("rolling"),
+            Self::Rolling { .. } => f.pad("rolling"),
             Self::Canary(_) => f.pad("canary"),
         }
     }
@@ -126,6 +196,8 @@ impl fmt::Display for Strategy {
 pub struct Canary {
     /// At least one; weights ascend. After the last one the version takes all traffic.
     pub steps: Vec<Step>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
     #[serde(default)]

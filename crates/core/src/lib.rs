@@ -25,7 +25,8 @@ pub mod workload;
 pub mod yaml;
 
 pub use deployment::{
-    Analysis, Batching, Canary, DeploymentSpec, OnInconclusive, Resources, Step, Strategy, VersionRef,
+    Analysis, Autoscaling, Batching, Canary, DeploymentSpec, DisruptionBudget, Labels, OnInconclusive, Resources, Step,
+    Strategy, Toleration, VersionRef,
 };
 pub use digest::Digest;
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};

@@ -5,14 +5,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deployment::{Batching, DeploymentSpec, Resources};
+use crate::deployment::{Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration};
 use crate::digest::Digest;
 use crate::names::{DeploymentName, ModelName, NameError, VersionName};
 use crate::version::{Format, ModelVersion};
 
 /// Names a workload: the deployment and a hash of all that shapes its workers, `linear-1f0c2a9b4d`.
 ///
-/// The number of replicas is no part of it: scaling keeps the workload. Two revisions with the same version and
+/// The number of replicas, and who may change it, is no part of it: scaling keeps the workload. Two revisions with the same version and
 /// settings share one, which is what makes a rollback to a warm version instant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -66,6 +66,10 @@ pub struct Workload {
     pub replicas: u32,
     pub resources: Resources,
     pub batching: Option<Batching>,
+    pub node_selector: Labels,
+    pub tolerations: Vec<Toleration>,
+    pub autoscaling: Option<Autoscaling>,
+    pub disruption_budget: Option<DisruptionBudget>,
 }
 
 impl Workload {
@@ -78,6 +82,8 @@ impl Workload {
             version.digest,
             spec.resources,
             spec.batching,
+            spec.node_selector,
+            spec.tolerations,
         ]);
         let hash = Digest::of(shape.to_string().as_bytes()).to_string();
         Self {
@@ -90,6 +96,10 @@ impl Workload {
             replicas: spec.replicas,
             resources: spec.resources.clone(),
             batching: spec.batching,
+            node_selector: spec.node_selector.clone(),
+            tolerations: spec.tolerations.clone(),
+            autoscaling: spec.autoscaling,
+            disruption_budget: spec.disruption_budget,
         }
     }
 }

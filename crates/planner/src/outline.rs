@@ -51,7 +51,7 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
     match &new.spec.strategy {
         _ if new.cause.is_rollback() && is_warm => lines.push("move all traffic at once".into()),
         _ if new.cause.is_rollback() => lines.push("move all traffic when the first is ready".into()),
-        Strategy::Rolling {} => lines.push("move all traffic when they are ready".into()),
+        Strategy::Rolling { .. } => lines.push("move all traffic when they are ready".into()),
         Strategy::Canary(canary) => {
             lines.push(format!("move traffic {} → 100 %", steps(canary)));
             if let Some(analysis) = &canary.analysis {

@@ -25,11 +25,12 @@ pub fn plan(inputs: &Inputs) -> Plan {
     plan
 }
 
-/// An unknown workload is left alone: it may be as wanted, and only a new observation tells.
+/// An unknown workload is left alone: it may be as wanted, and only a new observation tells. One that an earlier term
+/// of office asked for, and that is as wanted, needs no write either: a restart writes nothing.
 fn needs_ensuring(workload: &Workload, inputs: &Inputs) -> bool {
     match inputs.observation.of(&workload.id) {
         Observed::Absent => true,
-        Observed::Known(status) => status.workload != *workload || status.epoch != inputs.epoch,
+        Observed::Known(status) => status.workload != *workload,
         Observed::Unknown { .. } => false,
     }
 }

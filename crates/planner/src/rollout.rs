@@ -394,7 +394,7 @@ impl<'a> Walk<'a> {
     fn canary(&self) -> Option<Canary> {
         match &self.revisions.get(&self.rollout.revision)?.spec.strategy {
             Strategy::Canary(canary) => Some(canary.clone()),
-            Strategy::Rolling {} => None,
+            Strategy::Rolling { .. } => None,
         }
     }
 

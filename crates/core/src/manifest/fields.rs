@@ -206,7 +206,12 @@ impl<'a> Fields<'a> {
 
     /// The elements of a list of mappings.
     pub(super) fn required_list(&mut self, key: &'static str) -> Option<Vec<Self>> {
-        let value = self.require(key)?;
+        self.require(key)?;
+        self.optional_list(key)
+    }
+
+    pub(super) fn optional_list(&mut self, key: &'static str) -> Option<Vec<Self>> {
+        let value = self.get(key)?;
         let Value::Sequence(items) = value else {
             self.problem(key, format_args!("must be a list, not {}", describe(value)));
             return None;

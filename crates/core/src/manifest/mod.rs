@@ -2,6 +2,7 @@
 
 mod fields;
 mod locate;
+mod placement;
 mod resources;
 #[cfg(test)]
 mod tests;

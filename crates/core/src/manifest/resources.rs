@@ -3,6 +3,7 @@
 use serde_yaml::Value;
 
 use super::fields::{Fields, Path, Problems};
+use super::placement;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
 use crate::deployment::{Analysis, Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
 use crate::names::DeploymentName;
@@ -118,10 +119,19 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     let replicas = spec.optional_u64("replicas", 1..=1000).and_then(|n| u32::try_from(n).ok());
     let resources = spec.optional_fields("resources").map(resources).unwrap_or_default();
     let batching = spec.optional_fields("batching").and_then(batching);
+    let node_selector = spec.strings("nodeSelector");
+    let tolerations = spec.optional_list("tolerations").unwrap_or_default();
+    let tolerations = tolerations.into_iter().filter_map(placement::toleration).collect();
+    let scaled = spec.has("autoscaling");
+    let autoscaling = spec.optional_fields("autoscaling").and_then(placement::autoscaling);
+    if scaled && resources.cpu.is_none() {
+        spec.problem("autoscaling", "follows the share of `resources.cpu` that is used: set that too");
+    }
+    let disruption_budget = spec.optional_fields("disruptionBudget").and_then(placement::disruption_budget);
     let rollback_window = spec.optional("rollbackWindow").unwrap_or(DeploymentSpec::DEFAULT_ROLLBACK_WINDOW);
     let strategy = match spec.optional_fields("strategy") {
         Some(fields) => strategy(fields),
-        None => Some(Strategy::Rolling {}),
+        None => Some(Strategy::rolling()),
     };
     spec.finish();
     let spec = DeploymentSpec {
@@ -130,6 +140,10 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
         replicas: replicas.unwrap_or(DeploymentSpec::DEFAULT_REPLICAS),
         resources,
         batching,
+        node_selector,
+        tolerations,
+        autoscaling,
+        disruption_budget,
         rollback_window,
         strategy: strategy?,
     };
@@ -144,7 +158,9 @@ fn resources(mut fields: Fields<'_>) -> Resources {
         }
         Some(text)
     };
-    let resources = Resources { cpu: quantity("cpu"), memory: quantity("memory") };
+    let (cpu, memory) = (quantity("cpu"), quantity("memory"));
+    let gpu = fields.optional_u64("gpu", 1..=64).and_then(|n| u32::try_from(n).ok());
+    let resources = Resources { cpu, memory, gpu };
     fields.finish();
     resources
 }
@@ -173,10 +189,8 @@ fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
     let given: Vec<&str> = ["rolling", "canary"].into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
     let strategy = match given.as_slice() {
         ["rolling"] => {
-            if let Some(rolling) = fields.optional_fields("rolling") {
-                rolling.finish();
-            }
-            Some(Strategy::Rolling {})
+            let max_surge = fields.optional_fields("rolling").and_then(|mut f| finish_with(max_surge(&mut f), f));
+            Some(Strategy::Rolling { max_surge })
         }
         ["canary"] => fields.required_fields("canary").and_then(canary).map(Strategy::Canary),
         [later] => {
@@ -217,12 +231,23 @@ fn canary(mut fields: Fields<'_>) -> Option<Canary> {
             }
         }
     }
+    let max_surge = max_surge(&mut fields);
     let given = fields.has("analysis");
     let analysis = fields.optional_fields("analysis").and_then(analysis);
     let on_inconclusive = fields.optional("onInconclusive").unwrap_or_default();
     let progress_deadline = fields.optional("progressDeadline").unwrap_or(Canary::DEFAULT_PROGRESS_DEADLINE);
     fields.finish();
-    (analysis.is_some() || !given).then_some(Canary { steps: steps?, analysis, on_inconclusive, progress_deadline })
+    (analysis.is_some() || !given).then_some(Canary {
+        steps: steps?,
+        max_surge,
+        analysis,
+        on_inconclusive,
+        progress_deadline,
+    })
+}
+
+fn max_surge(fields: &mut Fields<'_>) -> Option<u32> {
+    fields.optional_u64("maxSurge", 0..=1000).and_then(|n| u32::try_from(n).ok())
 }
 
 fn step(mut fields: Fields<'_>) -> Option<Step> {

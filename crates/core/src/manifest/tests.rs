@@ -136,3 +136,41 @@ fn lines_are_found_by_path() {
     assert_eq!(at("spec.nothing"), Some(20));
     assert_eq!(line_of(LINEAR, 0, r#"metadata.labels."modelyard.dev/tier""#), Some(3));
 }
+
+fn deployment(spec: &str) -> String {
+    format!("apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: linear}}\nspec:\n{spec}")
+}
+
+#[test]
+fn what_only_a_cluster_heeds_is_read_and_checked() {
+    let text = deployment(
+        r#"  model: linear
+  version: "2"
+  resources: {cpu: 250m, memory: 128Mi, gpu: 1}
+  nodeSelector: {disk: ssd}
+  tolerations:
+    - {key: gpu, operator: Exists, effect: NoSchedule}
+    - {key: a, value: b, effect: NoExecute, tolerationSeconds: 30}
+  autoscaling: {maxReplicas: 5}
+  disruptionBudget: {maxUnavailable: 1}
+  strategy: {rolling: {maxSurge: 0}}
+"#,
+    );
+    let documents = parse(&text).unwrap();
+    let Resource::ModelDeployment(read) = &documents[0].resource else { panic!() };
+    insta::assert_yaml_snapshot!(read.spec);
+    let json = serde_json::to_string(&read.spec).unwrap();
+    assert_eq!(serde_json::from_str::<DeploymentSpec>(&json).unwrap(), read.spec, "the stored form reads back");
+
+    let text = deployment(
+        r#"  model: linear
+  version: "2"
+  tolerations: [{value: b}, {operator: Exists, value: b, effect: Never, tolerationSeconds: 1}]
+  autoscaling: {minReplicas: 5, maxReplicas: 2}
+  disruptionBudget: {}
+  strategy: {rolling: {maxSurge: -1}}
+"#,
+    );
+    let problems: Vec<_> = parse(&text).unwrap_err().iter().map(ToString::to_string).collect();
+    insta::assert_yaml_snapshot!(problems);
+}

@@ -15,7 +15,7 @@ fn told(plan: &Plan, kind: EventKind) -> usize {
 #[test]
 fn a_pause_holds_back_the_first_step_too() {
     let mut world = World::with_version_1();
-    world.apply(spec("2", Strategy::Rolling {}));
+    world.apply(spec("2", Strategy::rolling()));
     world.run();
     world.pause();
     world.all_ready();
@@ -33,7 +33,7 @@ fn a_pause_of_one_revision_is_void_for_the_next() {
     let mut world = World::in_first_step();
     world.pause();
     world.run();
-    world.apply(spec("3", Strategy::Rolling {}));
+    world.apply(spec("3", Strategy::rolling()));
     world.settle();
     assert_eq!(world.split(), [("3".into(), 100.0)]);
     assert!(!world.report().paused);
@@ -113,9 +113,9 @@ fn steps_without_hold_or_analysis_are_walked_in_one_pass() {
 #[test]
 fn weights_are_told_when_they_change_and_only_then() {
     let mut world = World::in_first_step();
-    world.apply(spec("3", Strategy::Rolling {}));
+    world.apply(spec("3", Strategy::rolling()));
     assert_eq!(told(&world.run(), EventKind::WeightsChanged), 1, "version 1 has all of it again");
-    world.apply(spec("4", Strategy::Rolling {}));
+    world.apply(spec("4", Strategy::rolling()));
     let next = world.run();
     assert_eq!(told(&next, EventKind::RolloutStarted), 1);
     assert_eq!(told(&next, EventKind::WeightsChanged), 0, "version 1 had it all already");
@@ -124,8 +124,8 @@ fn weights_are_told_when_they_change_and_only_then() {
 #[test]
 fn revisions_that_were_never_begun_are_recorded_as_superseded() {
     let mut world = World::in_first_step();
-    world.apply(spec("3", Strategy::Rolling {}));
-    world.apply(spec("4", Strategy::Rolling {}));
+    world.apply(spec("3", Strategy::rolling()));
+    world.apply(spec("4", Strategy::rolling()));
     world.run();
     for number in [2, 3] {
         assert_eq!(world.outcomes[&RevisionNumber(number)], Outcome::Superseded { by: RevisionNumber(4) });

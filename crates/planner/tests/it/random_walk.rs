@@ -128,7 +128,7 @@ fn act_on(world: &mut World, act: &Act) {
     match act {
         Act::Apply(manifest) => {
             let strategy = match &manifest.canary {
-                None => Strategy::Rolling {},
+                None => Strategy::rolling(),
                 Some(trial) => {
                     let mut canary = canary();
                     canary.steps.iter_mut().for_each(|step| step.hold = Span::from_secs(trial.hold_s));
@@ -242,7 +242,7 @@ proptest! {
         ending in select(vec![Ending::Promoted, Ending::GoodEvidence, Ending::TimeAlone]),
     ) {
         let mut world = World::new();
-        world.apply(spec("1", Strategy::Rolling {}));
+        world.apply(spec("1", Strategy::rolling()));
         for event in &events {
             happen(&mut world, event);
         }

@@ -149,7 +149,7 @@ fn a_replaced_version_is_warm_for_its_window_and_no_longer() {
     insta::assert_yaml_snapshot!("warmth_ends", world.run());
     let next = world.run();
     assert!(next.remove.contains(&old));
-    insta::assert_snapshot!(next, @"stop linear-119fc2824b");
+    insta::assert_snapshot!(next, @"stop linear-c6f9afe696");
     assert!(world.run().is_settled());
 }
 
@@ -190,12 +190,12 @@ fn a_new_revision_in_mid_canary_takes_its_place() {
 #[test]
 fn an_unfinished_first_revision_goes_on_serving_while_the_second_comes_up() {
     let mut world = World::new();
-    world.apply(spec("1", Strategy::Rolling {}));
+    world.apply(spec("1", Strategy::rolling()));
     world.run();
     let id = world.workload(1);
     world.set_ready(&id, 1);
     world.run();
-    world.apply(spec("2", Strategy::Rolling {}));
+    world.apply(spec("2", Strategy::rolling()));
     world.run();
     assert_eq!(world.route().variants[0].backends.len(), 1, "no outage");
     world.settle();
@@ -249,7 +249,7 @@ fn an_unknown_workload_is_left_alone_and_gets_no_traffic() {
 #[test]
 fn a_window_of_zero_keeps_nothing_warm() {
     let mut world = World::with_version_1();
-    let mut next = spec("2", Strategy::Rolling {});
+    let mut next = spec("2", Strategy::rolling());
     next.rollback_window = Span::from_millis(0);
     world.apply(next);
     world.settle();

@@ -23,7 +23,7 @@ fn a_first_deployment() {
 #[test]
 fn another_version_at_once() {
     let mut world = World::with_version_1();
-    let words = words(&mut world, |w| w.apply(spec("2", Strategy::Rolling {})));
+    let words = words(&mut world, |w| w.apply(spec("2", Strategy::rolling())));
     insta::assert_snapshot!(words, @r"
     linear: start 2 worker(s) of linear version 2 beside version 1
     linear: move all traffic when they are ready
@@ -34,7 +34,7 @@ fn another_version_at_once() {
 #[test]
 fn another_version_with_nothing_kept_warm() {
     let mut world = World::with_version_1();
-    let next = modelyard_core::DeploymentSpec { rollback_window: Span::default(), ..spec("2", Strategy::Rolling {}) };
+    let next = modelyard_core::DeploymentSpec { rollback_window: Span::default(), ..spec("2", Strategy::rolling()) };
     let words = words(&mut world, |w| w.apply(next));
     insta::assert_snapshot!(words, @r"
     linear: start 2 worker(s) of linear version 2 beside version 1
@@ -46,7 +46,7 @@ fn another_version_with_nothing_kept_warm() {
 #[test]
 fn more_workers() {
     let mut world = World::with_version_1();
-    let next = modelyard_core::DeploymentSpec { replicas: 5, ..spec("1", Strategy::Rolling {}) };
+    let next = modelyard_core::DeploymentSpec { replicas: 5, ..spec("1", Strategy::rolling()) };
     let words = words(&mut world, |w| w.apply(next));
     insta::assert_snapshot!(words, @"linear: version 1 goes on serving; workers 2 → 5");
 }

@@ -35,6 +35,7 @@ pub(crate) fn canary() -> Canary {
         max_disagreement: None,
     };
     Canary {
+        max_surge: None,
         steps: vec![step(10.0, 30), step(50.0, 60)],
         analysis: Some(analysis),
         on_inconclusive: OnInconclusive::Hold,
@@ -49,6 +50,10 @@ pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
         version: VersionRef::Exact(version.parse().unwrap()),
         replicas: 2,
         resources: Resources::default(),
+        node_selector: BTreeMap::new(),
+        tolerations: Vec::new(),
+        autoscaling: None,
+        disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
         strategy,
@@ -70,7 +75,7 @@ impl World {
     /// A world in which version 1 serves.
     pub(crate) fn with_version_1() -> Self {
         let mut world = Self::new();
-        world.apply(spec("1", Strategy::Rolling {}));
+        world.apply(spec("1", Strategy::rolling()));
         world.settle();
         world
     }

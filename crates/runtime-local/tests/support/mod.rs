@@ -122,6 +122,10 @@ impl Harness for Local {
             digest,
             replicas,
             resources: Resources::default(),
+            node_selector: std::collections::BTreeMap::new(),
+            tolerations: Vec::new(),
+            autoscaling: None,
+            disruption_budget: None,
             batching: None,
         }
     }

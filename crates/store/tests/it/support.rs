@@ -59,9 +59,13 @@ pub(crate) fn deployment(text: &str, version: &str) -> DeploymentManifest {
         version: version.parse().unwrap(),
         replicas: 1,
         resources: Resources::default(),
+        node_selector: BTreeMap::new(),
+        tolerations: Vec::new(),
+        autoscaling: None,
+        disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
-        strategy: Strategy::Rolling {},
+        strategy: Strategy::rolling(),
     };
     DeploymentManifest { name: name(text), labels: BTreeMap::new(), spec }
 }
