@@ -55,6 +55,14 @@ pub struct WorkloadStatus {
     pub epoch: Epoch,
     /// In order of their ids.
     pub replicas: Vec<ReplicaStatus>,
+    /// How what is there differs from `workload` by somebody else's hand, in words (`the Service is missing`). Ensuring
+    /// the workload again mends it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<String>,
+    /// What people should know that no replica can tell: why there are fewer than asked for (a quota, an admission
+    /// refusal), or what was asked for and cannot be had here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
 }
 
 impl WorkloadStatus {
@@ -76,7 +84,8 @@ pub struct ReplicaStatus {
     pub endpoint: Option<SocketAddr>,
     /// Since this runtime first saw it.
     pub restarts: u32,
-    /// Why it is not ready, in words a person can act on: the last lines of its log, an exit code.
+    /// Why it is not ready, in words a person can act on: the last lines of its log, an exit code; on Kubernetes, the
+    /// cluster's own reason first (`ImagePullBackOff: …`).
     pub message: Option<String>,
 }
 

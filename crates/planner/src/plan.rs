@@ -30,7 +30,7 @@ pub fn plan(inputs: &Inputs) -> Plan {
 fn needs_ensuring(workload: &Workload, inputs: &Inputs) -> bool {
     match inputs.observation.of(&workload.id) {
         Observed::Absent => true,
-        Observed::Known(status) => status.workload != *workload,
+        Observed::Known(status) => status.workload != *workload || !status.drift.is_empty(),
         Observed::Unknown { .. } => false,
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Records {
 
 /// What a directory below `workers/` turned out to be.
 pub(crate) enum Found {
-    Wish(Wish),
+    Wish(Box<Wish>),
     /// No readable wish: a crash in mid-deletion, or somebody's hands.
     Nameless(PathBuf),
 }
@@ -137,7 +137,9 @@ fn read_wish(dir: PathBuf) -> Found {
     let wish = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Wish>(&bytes)?));
     match wish {
         // A copied directory would make two workloads write one record.
-        Ok(wish) if dir.file_name().is_some_and(|name| name == wish.workload.id.as_str()) => Found::Wish(wish),
+        Ok(wish) if dir.file_name().is_some_and(|name| name == wish.workload.id.as_str()) => {
+            Found::Wish(Box::new(wish))
+        }
         Ok(_) => Found::Nameless(dir),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {

@@ -98,7 +98,13 @@ impl Shared {
         let workloads = state.iter().map(|(id, entry)| {
             let mut replicas: Vec<ReplicaStatus> = entry.replicas.values().map(Slot::seen).collect();
             replicas.sort_by(|a, b| a.id.cmp(&b.id));
-            let status = WorkloadStatus { workload: entry.wish.workload.clone(), epoch: entry.wish.epoch, replicas };
+            let status = WorkloadStatus {
+                workload: entry.wish.workload.clone(),
+                epoch: entry.wish.epoch,
+                replicas,
+                drift: Vec::new(),
+                messages: Vec::new(),
+            };
             (id.clone(), Observed::Known(status))
         });
         (!self.abandoned.load(Ordering::Relaxed)).then(|| Observation { workloads: workloads.collect() })

@@ -245,7 +245,13 @@ impl World {
 
     fn start(&mut self, plan: &Plan) {
         for (id, workload) in &plan.ensure {
-            let status = WorkloadStatus { workload: workload.clone(), epoch: self.inputs.epoch, replicas: Vec::new() };
+            let status = WorkloadStatus {
+                workload: workload.clone(),
+                epoch: self.inputs.epoch,
+                replicas: Vec::new(),
+                drift: Vec::new(),
+                messages: Vec::new(),
+            };
             let ready = match self.inputs.observation.workloads.insert(id.clone(), Observed::Known(status)) {
                 Some(Observed::Known(before)) => u32::try_from(before.ready().count()).unwrap(),
                 _ => 0,
