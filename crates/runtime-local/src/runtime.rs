@@ -35,7 +35,7 @@ impl LocalRuntime {
         let mut nameless = Vec::new();
         for found in found {
             match found {
-                Found::Wish(wish) => wishes.push((records.replicas(&wish.workload.id)?, wish)),
+                Found::Wish(wish) => wishes.push((records.replicas(&wish.workload.id)?, *wish)),
                 Found::Nameless(dir) => nameless.push(dir),
             }
         }
