@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use modelyard_core::{Digest, Format, Span};
 use modelyard_engine::EngineOptions;
+use reqwest::Url;
+
+use crate::fetch::Source;
+use crate::size::ByteSize;
 
 /// Serves one version of one model, or inspects an artifact.
 #[derive(Debug, clap::Parser)]
@@ -19,18 +23,22 @@ pub(crate) enum Command {
     /// Load an artifact once and print its signature, or why it is refused, as one line of JSON.
     Inspect(InspectArgs),
     /// Serve the Open Inference Protocol until SIGTERM.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Do nothing for a while. A pod that ends does so before its worker is told to, so that those who send requests
+    /// learn of it first; the worker's image has no shell to sleep in.
+    Linger {
+        #[arg(long = "for", value_name = "DURATION")]
+        time: Span,
+    },
 }
 
+/// What is known of a model before its artifact is at hand.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ArtifactArgs {
-    /// The model file.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) artifact: PathBuf,
+pub(crate) struct ModelArgs {
     /// onnx, dense or tensorflow.
     #[arg(long)]
     pub(crate) format: Format,
-    /// The digest that the file must have.
+    /// The digest that the artifact must have.
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Digest,
     /// The library of ONNX Runtime (libonnxruntime.so); ORT_DYLIB_PATH is read too. Without it, ONNX models run on rten.
@@ -38,7 +46,7 @@ pub(crate) struct ArtifactArgs {
     pub(crate) onnxruntime: Option<PathBuf>,
 }
 
-impl ArtifactArgs {
+impl ModelArgs {
     pub(crate) fn engine(&self, parallelism: usize) -> EngineOptions {
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         let common = || std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).filter(set);
@@ -49,16 +57,77 @@ impl ArtifactArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
-    pub(crate) artifact: ArtifactArgs,
+    pub(crate) model: ModelArgs,
+    /// The model file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) artifact: PathBuf,
     /// The most address space to use, in bytes; beyond it the process aborts.
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_memory: Option<u64>,
 }
 
+/// A file of this machine, or a URL and what it takes to fetch it.
+#[derive(Debug, clap::Args)]
+#[group(required = true, args = ["artifact", "artifact_url"])]
+pub(crate) struct SourceArgs {
+    /// The model file.
+    #[arg(long, value_name = "PATH", conflicts_with = "artifact_url")]
+    artifact: Option<PathBuf>,
+    /// Where the artifact is fetched from, if it is not in the cache: http:// or https://. Redirects are followed.
+    #[arg(long, value_name = "URL", value_parser = web_url, requires = "artifact_cache")]
+    artifact_url: Option<Url>,
+    /// A directory that keeps artifacts; any number of workers of a node may share it at once.
+    #[arg(long, value_name = "DIR", requires = "artifact_url")]
+    artifact_cache: Option<PathBuf>,
+    /// How much the cache may hold before what was unused for longest is evicted: 20Gi, 500Mi, or a number of bytes.
+    #[arg(long, value_name = "SIZE", requires = "artifact_url")]
+    artifact_cache_limit: Option<ByteSize>,
+    /// How long nothing may be received before the fetch is given up.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    artifact_patience: Span,
+    /// A file with the bearer token to fetch with. It is read at each attempt: it may be replaced at any time.
+    #[arg(long, value_name = "FILE", requires = "artifact_url")]
+    token_file: Option<PathBuf>,
+    /// Certificates to trust beside the system's (PEM).
+    #[arg(long, value_name = "FILE", requires = "artifact_url")]
+    ca_file: Option<PathBuf>,
+}
+
+/// Where a worker has its artifact from.
+#[derive(Debug, Clone)]
+pub(crate) enum ArtifactSource {
+    File(PathBuf),
+    Url(Source),
+}
+
+impl SourceArgs {
+    /// `None` if nothing was named, which the command line does not let pass.
+    pub(crate) fn source(&self) -> Option<ArtifactSource> {
+        if let Some(path) = &self.artifact {
+            return Some(ArtifactSource::File(path.clone()));
+        }
+        Some(ArtifactSource::Url(Source {
+            url: self.artifact_url.clone()?,
+            cache: self.artifact_cache.clone()?,
+            limit: self.artifact_cache_limit,
+            patience: self.artifact_patience.as_duration(),
+            token_file: self.token_file.clone(),
+            ca_file: self.ca_file.clone(),
+        }))
+    }
+}
+
+fn web_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error| format!("{error}"))?;
+    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err("use http:// or https://".into()) }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    pub(crate) artifact: ArtifactArgs,
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// The directory of this worker, which it locks: lock, status.json.
     #[arg(long, value_name = "DIR")]
     pub(crate) instance_dir: PathBuf,

@@ -22,7 +22,9 @@ use tokio::net::TcpListener;
 use crate::cli::ServeArgs;
 use crate::compute::{ComputePool, QueueFull};
 use crate::drain::Traffic;
+use crate::fetch::Cached;
 use crate::metrics::{self, Metrics};
+use crate::progress::Progress;
 
 /// What the worker serves, and how it goes.
 pub(crate) struct Worker {
@@ -30,6 +32,7 @@ pub(crate) struct Worker {
     max_body: usize,
     /// Set once.
     model: OnceLock<Loaded>,
+    pub(crate) progress: Progress,
     pub(crate) traffic: Traffic,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -43,6 +46,15 @@ pub(crate) struct Loaded {
     pub(crate) format: Format,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) pool: ComputePool,
+    /// Keeps its artifact in the cache.
+    pub(crate) _in_use: Option<Cached>,
+}
+
+/// What the protocol's `Ready` says, and why not.
+#[derive(Serialize)]
+struct NotReady {
+    ready: bool,
+    reason: String,
 }
 
 impl Worker {
@@ -51,6 +63,7 @@ impl Worker {
             identity: Arc::new(Identity { name: args.model_name.clone(), version: args.model_version.clone() }),
             max_body: args.max_body,
             model: OnceLock::new(),
+            progress: Progress::new(),
             traffic: Traffic::new(),
             metrics: Arc::new(Metrics::new()),
         }
@@ -63,6 +76,11 @@ impl Worker {
 
     fn ready(&self) -> bool {
         self.model.get().is_some() && !self.traffic.draining()
+    }
+
+    fn not_ready(&self) -> NotReady {
+        let reason = if self.traffic.draining() { "draining".into() } else { self.progress.get().to_string() };
+        NotReady { ready: false, reason }
     }
 }
 
@@ -115,7 +133,8 @@ fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response
     must_be(method, &Method::GET)?;
     Ok(match path {
         V2Path::Live => json(StatusCode::OK, &Live { live: true }),
-        V2Path::Ready => json(ready_status(worker.ready()), &Ready { ready: worker.ready() }),
+        V2Path::Ready if worker.ready() => json(StatusCode::OK, &Ready { ready: true }),
+        V2Path::Ready => json(StatusCode::SERVICE_UNAVAILABLE, &worker.not_ready()),
         V2Path::Server | V2Path::Model { .. } => {
             let metadata = ServerMetadata {
                 name: "modelyard-worker".into(),
@@ -162,7 +181,7 @@ impl Worker {
     }
 
     fn model(&self) -> Result<&Loaded, Refusal> {
-        let loading = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the model is still loading".into());
+        let loading = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, self.progress.get().to_string());
         self.model.get().ok_or_else(loading)
     }
 

@@ -40,15 +40,15 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn look(args: &InspectArgs) -> Report {
-    let artifact = &args.artifact;
+    let (model, artifact) = (&args.model, &args.artifact);
     // What is no model at all is refused before gigabytes of it are hashed; nothing is loaded unverified.
-    if let Err(error) = examine(artifact.format, &artifact.artifact) {
+    if let Err(error) = examine(model.format, artifact) {
         return Report::Refused { code: error.code(), message: error.to_string() };
     }
-    if let Err(error) = verify(&artifact.artifact, artifact.sha256) {
+    if let Err(error) = verify(artifact, model.sha256) {
         return Report::Refused { code: error.code(), message: error.to_string() };
     }
-    match load(artifact.format, &artifact.artifact, &artifact.engine(1)) {
+    match load(model.format, artifact, &model.engine(1)) {
         Ok(engine) => Report::Ok { signature: engine.signature().clone(), engine: engine.name() },
         Err(error) => Report::Refused { code: error.code(), message: error.to_string() },
     }

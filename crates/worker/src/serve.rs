@@ -1,5 +1,6 @@
-//! `serve`: lock, listen, verify, load, warm up, be ready; drain at SIGTERM.
+//! `serve`: lock, listen, fetch and verify, load, warm up, be ready; drain at SIGTERM.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,16 +8,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use modelyard_engine::{Engine, load, warm_up};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::artifact::verify;
-use crate::cli::ServeArgs;
+use crate::cli::{ArtifactSource, ServeArgs};
 use crate::compute::ComputePool;
+use crate::fetch::{Cached, fetch};
 use crate::http::{self, Loaded, Worker};
 use crate::lock::{InstanceLock, LockError};
+use crate::progress::Stage;
 use crate::status::Status;
-use crate::{NOT_LOADED, TAKEN};
+use crate::{NOT_LOADED, TAKEN, failure};
 
 /// How long connections may take to close once nothing is in flight.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -28,8 +32,7 @@ pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let _lock = match InstanceLock::take(&args.instance_dir) {
         Ok(lock) => lock,
         Err(error @ LockError::Taken { .. }) => {
-            tracing::error!("{error}: {}", args.instance_dir.display());
-            return Ok(ExitCode::from(TAKEN));
+            return Ok(failure::end(TAKEN, &format!("{error}: {}", args.instance_dir.display())));
         }
         Err(error) => return Err(error.into()),
     };
@@ -62,15 +65,14 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     let limit = args.drain_timeout.as_duration();
     let loading = tokio::task::spawn_blocking({
-        let worker = worker.clone();
-        move || load_model(&args, &worker)
+        let (worker, runtime) = (worker.clone(), Handle::current());
+        move || load_model(&args, &worker, &runtime)
     });
     tokio::select! {
         loaded = loading => match loaded.context("loading ended early").and_then(|loaded| loaded) {
             Ok(()) => stop.await,
             Err(error) => {
-                tracing::error!("the model was not loaded: {error:#}");
-                return Ok(ExitCode::from(NOT_LOADED));
+                return Ok(failure::end(NOT_LOADED, &format!("the model was not loaded: {error:#}")));
             }
         },
         () = &mut stop => {}
@@ -88,18 +90,45 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn load_model(args: &ServeArgs, worker: &Worker) -> anyhow::Result<()> {
+/// An artifact that is there and verified.
+enum Artifact {
+    File(PathBuf),
+    Cached(Cached),
+}
+
+impl Artifact {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Cached(cached) => cached.path(),
+        }
+    }
+}
+
+fn load_model(args: &ServeArgs, worker: &Worker, runtime: &Handle) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let artifact = &args.artifact;
-    verify(&artifact.artifact, artifact.sha256)?;
-    let engine: Arc<dyn Engine> =
-        Arc::from(load(artifact.format, &artifact.artifact, &artifact.engine(args.threads()))?);
+    let model = &args.model;
+    let artifact = match args.source.source().context("no artifact was named")? {
+        ArtifactSource::File(path) => {
+            worker.progress.set(Stage::Checking);
+            verify(&path, model.sha256)?;
+            Artifact::File(path)
+        }
+        ArtifactSource::Url(source) => Artifact::Cached(fetch(&source, model.sha256, runtime, &worker.progress)?),
+    };
+    worker.progress.set(Stage::Loading);
+    let fetched = begun.elapsed();
+    let engine: Arc<dyn Engine> = Arc::from(load(model.format, artifact.path(), &model.engine(args.threads()))?);
     if let Err(error) = warm_up(&*engine) {
         tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
     }
     let pool = ComputePool::start(engine.clone(), args.threads(), args.queue.into(), &worker.metrics)
         .context("compute threads cannot be started")?;
-    tracing::info!(engine = engine.name(), threads = args.threads(), elapsed = ?begun.elapsed(), "ready");
-    worker.loaded(Loaded { format: artifact.format, engine, pool });
+    tracing::info!(engine = engine.name(), threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
+    let in_use = match artifact {
+        Artifact::File(_) => None,
+        Artifact::Cached(cached) => Some(cached),
+    };
+    worker.loaded(Loaded { format: model.format, engine, pool, _in_use: in_use });
     Ok(())
 }

@@ -4,7 +4,9 @@
 
 mod client;
 mod drain;
+mod fetch;
 mod inspect;
+mod origin;
 mod overload;
 mod process;
 mod serve;

@@ -70,7 +70,16 @@ impl Worker {
 
     pub(crate) fn start_at(artifact: &Path, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = serve(dir.path(), artifact).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = serve(dir.path(), artifact);
+        command.args(args).stderr(Stdio::piped());
+        let worker = Self::listening(command, dir);
+        worker.is_ready();
+        worker
+    }
+
+    /// Waits until it listens, ready or not.
+    pub(crate) fn listening(mut command: Command, dir: TempDir) -> Self {
+        let mut child = command.spawn().unwrap();
         let status = dir.path().join("status.json");
         let status = wait("status.json", || {
             assert_eq!(child.try_wait().unwrap(), None, "the worker ended");
@@ -79,9 +88,11 @@ impl Worker {
         let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
         assert_eq!(status["pid"], child.id());
         let address = status["address"].as_str().unwrap().parse().unwrap();
-        let worker = Self { child, address, dir };
-        wait("readiness", || (worker.get("/v2/health/ready").status == 200).then_some(()));
-        worker
+        Self { child, address, dir }
+    }
+
+    pub(crate) fn is_ready(&self) {
+        wait("readiness", || (self.get("/v2/health/ready").status == 200).then_some(()));
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

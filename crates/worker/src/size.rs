@@ -1,0 +1,94 @@
+//! Numbers of bytes as Kubernetes writes them, and as people read them.
+
+use std::fmt;
+use std::str::FromStr;
+
+const UNITS: [(&str, u64); 9] = [
+    ("Ki", 1 << 10),
+    ("Mi", 1 << 20),
+    ("Gi", 1 << 30),
+    ("Ti", 1 << 40),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("", 1),
+];
+/// More digits after the point say nothing about bytes.
+const MOST_DECIMALS: usize = 9;
+
+/// `20Gi`, `1.5G`, `1048576`: read with an optional unit, shown in binary ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a size: use a number of bytes, or one with a unit: 500Mi, 20Gi, 1.5T")]
+pub(crate) struct SizeError(String);
+
+impl FromStr for ByteSize {
+    type Err = SizeError;
+
+    fn from_str(s: &str) -> Result<Self, SizeError> {
+        read(s).map(Self).ok_or_else(|| SizeError(s.to_owned()))
+    }
+}
+
+fn read(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || decimals.len() > MOST_DECIMALS {
+        return None;
+    }
+    let digits: u128 = format!("{whole}{decimals}").parse().ok()?;
+    let divisor = 10u128.pow(u32::try_from(decimals.len()).ok()?);
+    u64::try_from(digits.checked_mul(u128::from(factor))? / divisor).ok()
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let binary = UNITS.into_iter().take(4).rev().find(|(_, factor)| self.0 >= *factor);
+        match binary {
+            // In tenths, rounded down: 1023.9 MiB is not yet 1 GiB.
+            Some((unit, factor)) => {
+                let tenths = u128::from(self.0) * 10 / u128::from(factor);
+                write!(f, "{}.{} {unit}B", tenths / 10, tenths % 10)
+            }
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_kubernetes_writes_them() {
+        let cases = [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("20Gi", 20 << 30),
+            ("500Mi", 500 << 20),
+            ("1.5Gi", 3 << 29),
+            ("2G", 2_000_000_000),
+            ("7k", 7_000),
+            ("1Ti", 1 << 40),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes), "{text}");
+        }
+        for bad in ["", "Gi", ".5Gi", "-1", "1 Gi", "1gi", "1KB", "1.2.3Gi", "99999999999999Ti"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_in_the_largest_unit_that_they_fill() {
+        assert_eq!(ByteSize(1023).to_string(), "1023 bytes");
+        assert_eq!(ByteSize(1536).to_string(), "1.5 KiB");
+        assert_eq!(ByteSize(20 << 30).to_string(), "20.0 GiB");
+        assert_eq!(ByteSize((1 << 30) - 1).to_string(), "1023.9 MiB");
+    }
+}
