@@ -47,6 +47,9 @@ pub enum RuntimeError {
     Fenced { given: Epoch, seen: Epoch },
     #[error("there is no {0}")]
     NotFound(String),
+    /// The machinery said no, and will say so again until somebody changes something.
+    #[error("refused: {0}")]
+    Refused(String),
     /// Nothing is known to have happened, or not to have.
     #[error("the runtime does not answer: {0}")]
     Unavailable(String),
