@@ -7,8 +7,6 @@ use async_trait::async_trait;
 /// How this installation runs workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeSettings {
-    /// Where workloads live. Everything there that bears our labels is ours.
-    pub namespace: String,
     /// The image that has `modelyard-worker`.
     pub image: String,
     /// `IfNotPresent`, `Always` or `Never`.
@@ -34,9 +32,8 @@ pub struct KubeSettings {
 
 impl KubeSettings {
     /// The usual settings; `artifacts_url` is where the control plane is reached from pods.
-    pub fn new(namespace: &str, image: &str, artifacts_url: &str) -> Self {
+    pub fn new(image: &str, artifacts_url: &str) -> Self {
         Self {
-            namespace: namespace.to_owned(),
             image: image.to_owned(),
             image_pull_policy: "IfNotPresent".to_owned(),
             image_pull_secrets: Vec::new(),

@@ -63,10 +63,6 @@ impl Served {
         self.0.keys().copied()
     }
 
-    pub(crate) fn has(&self, kind: Kind) -> bool {
-        self.0.contains_key(&kind)
-    }
-
     /// `apps/v1`
     pub(crate) fn api_version(&self, kind: Kind) -> Option<String> {
         let (group, version) = self.0.get(&kind)?;
@@ -92,7 +88,7 @@ mod tests {
         let new = Served::among(|_, _| true);
         assert_eq!(new.api_version(Kind::Autoscaler).as_deref(), Some("autoscaling/v2"));
         let bare = Served::among(|group, _| group.is_empty() || group == "apps");
-        assert!(!bare.has(Kind::NetworkPolicy));
+        assert_eq!(bare.api_version(Kind::NetworkPolicy), None);
         let plurals: Vec<_> = new.kinds().filter_map(|kind| Some(new.resource(kind)?.plural)).collect();
         let expected =
             ["deployments", "services", "poddisruptionbudgets", "horizontalpodautoscalers", "networkpolicies"];

@@ -8,6 +8,7 @@
 //! revisions, weights or rollouts. Nothing without this program's labels is touched.
 
 mod build;
+mod cluster;
 mod config;
 mod credentials;
 mod drift;
@@ -22,6 +23,7 @@ mod watch;
 mod world;
 mod write;
 
+pub use cluster::Cluster;
 pub use config::{ArtifactCache, KubeSettings, Secret, TokenIssuer};
 pub use error::KubeError;
 pub use runtime::KubeRuntime;

@@ -1,30 +1,27 @@
 //! The runtime as others see it: wishes in, observations out.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::LogParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
 use modelyard_core::{BackendId, Epoch, Observation, Workload, WorkloadId};
 use modelyard_runtime::{Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cluster::Cluster;
 use crate::config::{KubeSettings, TokenIssuer};
 use crate::credentials::Credentials;
-use crate::error::{KubeError, chain};
+use crate::error::KubeError;
 use crate::fence::Fence;
 use crate::kind::Served;
 use crate::names;
 use crate::watch as watches;
 use crate::world::World;
 use crate::write::{Writer, answered};
-
-const CONNECT: Duration = Duration::from_secs(3);
 
 /// Runs workloads in a cluster. When the value is dropped, its watches end and the workloads go on.
 pub struct KubeRuntime {
@@ -35,25 +32,23 @@ pub struct KubeRuntime {
 }
 
 impl KubeRuntime {
-    /// Connects by `kubeconfig`, or else by what the environment says (`KUBECONFIG`, `~/.kube/config`, a pod's own
-    /// account), and returns once everything there has been seen. Writes nothing.
+    /// Returns once everything there has been seen. Writes nothing.
     ///
     /// # Errors
-    /// If no cluster is configured, or it does not answer.
+    /// If the API server does not answer.
     pub async fn open(
+        cluster: &Cluster,
         settings: KubeSettings,
-        kubeconfig: Option<&Path>,
         issuer: Option<Arc<dyn TokenIssuer>>,
     ) -> Result<Arc<Self>, KubeError> {
-        let client = client(kubeconfig).await?;
+        let Cluster { client, namespace } = cluster.clone();
         let served = answered(Served::discover(&client)).await?;
-        let namespace = settings.namespace.clone();
         let world = Arc::new(World::new(settings, served));
-        let mut tasks = watches::start(&client, &world);
+        let mut tasks = watches::start(cluster, &world);
         let credentials = Api::namespaced(client.clone(), &namespace);
         let credentials = Arc::new(Credentials::new(credentials, world.clone(), issuer));
         let fence = Fence::new(Api::namespaced(client.clone(), &namespace), world.clone());
-        let writer = Writer::new(client.clone(), world.clone(), fence, credentials.clone());
+        let writer = Writer::new(cluster.clone(), world.clone(), fence, credentials.clone());
         everything_seen(&world).await?;
         tasks.spawn(credentials.keep());
         Ok(Arc::new(Self { world, writer, pods: Api::namespaced(client, &namespace), tasks: Mutex::new(tasks) }))
@@ -73,23 +68,6 @@ impl KubeRuntime {
         };
         answered(self.pods.logs(pod, &params)).await
     }
-}
-
-async fn client(kubeconfig: Option<&Path>) -> Result<Client, KubeError> {
-    let unreadable = |error: &dyn std::error::Error| KubeError::NotConfigured(chain(error));
-    let config = match kubeconfig {
-        Some(path) => {
-            let read = Kubeconfig::read_from(path).map_err(|error| unreadable(&error))?;
-            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await
-        }
-        None => match Config::infer().await {
-            Ok(config) => Ok(config),
-            Err(error) => return Err(unreadable(&error)),
-        },
-    };
-    let mut config = config.map_err(|error| unreadable(&error))?;
-    config.connect_timeout = Some(CONNECT);
-    Client::try_from(config).map_err(|error| unreadable(&error))
 }
 
 async fn everything_seen(world: &World) -> Result<(), KubeError> {

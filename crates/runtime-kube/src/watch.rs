@@ -9,11 +9,12 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::core::DynamicObject;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Resource};
 use modelyard_core::WorkloadId;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use crate::cluster::Cluster;
 use crate::error::chain;
 use crate::kind::Kind;
 use crate::names;
@@ -34,9 +35,9 @@ pub(crate) fn sources(world: &World) -> Vec<Source> {
 }
 
 /// Starts the watches; they end with the set.
-pub(crate) fn start(client: &Client, world: &Arc<World>) -> JoinSet<()> {
+pub(crate) fn start(cluster: &Cluster, world: &Arc<World>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
-    let namespace = &world.settings.namespace;
+    let Cluster { client, namespace } = cluster;
     for kind in world.served.kinds() {
         let Some(resource) = world.served.resource(kind) else { continue };
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);

@@ -8,14 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::DynamicObject;
-use kube::{Api, Client};
 use modelyard_core::{Epoch, Workload, WorkloadId};
 use modelyard_runtime::RuntimeError;
 use serde_json::Value;
 
 use crate::build;
+use crate::cluster::Cluster;
 use crate::credentials::Credentials;
 use crate::error::KubeError;
 use crate::fence::Fence;
@@ -30,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 8;
 
 pub(crate) struct Writer {
-    client: Client,
+    cluster: Cluster,
     world: Arc<World>,
     fence: Fence,
     credentials: Arc<Credentials>,
@@ -54,8 +55,8 @@ pub(crate) async fn answered<T>(call: impl Future<Output = Result<T, kube::Error
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, world: Arc<World>, fence: Fence, credentials: Arc<Credentials>) -> Self {
-        Self { client, world, fence, credentials, turns: Mutex::default() }
+    pub(crate) fn new(cluster: Cluster, world: Arc<World>, fence: Fence, credentials: Arc<Credentials>) -> Self {
+        Self { cluster, world, fence, credentials, turns: Mutex::default() }
     }
 
     pub(crate) async fn ensure(&self, workload: &Workload, epoch: Epoch) -> Result<(), RuntimeError> {
@@ -232,7 +233,7 @@ impl Writer {
     fn api(&self, kind: Kind) -> Result<Api<DynamicObject>, RuntimeError> {
         let not_served = || RuntimeError::Refused(format!("this cluster serves no {}", kind.name()));
         let resource = self.world.served.resource(kind).ok_or_else(not_served)?;
-        Ok(Api::namespaced_with(self.client.clone(), &self.world.settings.namespace, &resource))
+        Ok(Api::namespaced_with(self.cluster.client.clone(), &self.cluster.namespace, &resource))
     }
 
     fn turn(&self, id: &WorkloadId) -> Arc<tokio::sync::Mutex<()>> {

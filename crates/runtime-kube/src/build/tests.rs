@@ -30,7 +30,7 @@ fn build(workload: &Workload, settings: &KubeSettings) -> Objects {
 }
 
 fn settings() -> KubeSettings {
-    KubeSettings::new("modelyard", "modelyard.dev/modelyard:1", "http://modelyard-control-plane:8080")
+    KubeSettings::new("modelyard.dev/modelyard:1", "http://modelyard-control-plane:8080")
 }
 
 #[test]
