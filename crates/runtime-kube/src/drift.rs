@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-/// How `live` differs from `wanted`, in words. Empty if it does not.
-pub(crate) fn differences(wanted: &Value, live: &Value) -> Vec<String> {
+/// How `live`, at `path`, differs from `wanted`, in words. Empty if it does not.
+pub(crate) fn differences(path: &str, wanted: &Value, live: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    compare("", wanted, live, &mut found);
+    compare(path, wanted, live, &mut found);
     found
 }
 
@@ -13,7 +13,7 @@ fn compare(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
     match (wanted, live) {
         (Value::Object(wanted), live) => {
             for (key, wanted) in wanted {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = format!("{path}.{key}");
                 match live.get(key) {
                     Some(live) => compare(&path, wanted, live, found),
                     // What is not set is what it is by default: empty, zero, false.
@@ -103,48 +103,42 @@ mod tests {
 
     #[test]
     fn what_others_add_is_no_difference() {
-        let wanted = json!({"spec": {"replicas": 2, "containers": [{"name": "worker", "image": "a"}]}});
+        let wanted = json!({"replicas": 2, "containers": [{"name": "worker", "image": "a"}]});
         let live = json!({
-            "spec": {
-                "replicas": 2, "paused": false,
-                "containers": [{"name": "proxy"}, {"name": "worker", "image": "a", "tty": false}],
-            },
-            "status": {},
+            "replicas": 2, "paused": false,
+            "containers": [{"name": "proxy"}, {"name": "worker", "image": "a", "tty": false}],
         });
-        assert_eq!(differences(&wanted, &live), [""; 0]);
+        assert_eq!(differences("spec", &wanted, &live), [""; 0]);
     }
 
     #[test]
     fn what_was_changed_or_taken_away_is_named() {
         let wanted = json!({
-            "metadata": {"labels": {"a": "b"}},
-            "spec": {"replicas": 2, "containers": [{"name": "worker", "image": "a", "args": ["x", "y"]}]},
+            "replicas": 2, "template": {"labels": {"a": "b"}},
+            "containers": [{"name": "worker", "image": "a", "args": ["x", "y"]}],
         });
-        let live = json!({
-            "metadata": {},
-            "spec": {"replicas": 5, "containers": [{"name": "worker", "image": "b", "args": ["x"]}]},
-        });
-        insta::assert_snapshot!(differences(&wanted, &live).join("\n"), @r#"
-        metadata.labels is gone
+        let live =
+            json!({"replicas": 5, "template": {}, "containers": [{"name": "worker", "image": "b", "args": ["x"]}]});
+        insta::assert_snapshot!(differences("spec", &wanted, &live).join("\n"), @r#"
         spec.containers[worker].args is ["x"], not ["x","y"]
         spec.containers[worker].image is b, not a
         spec.replicas is 5, not 2
+        spec.template.labels is gone
         "#);
     }
 
     #[test]
     fn quantities_are_compared_by_what_they_are() {
-        let resources =
-            |cpu: &str, memory: &str| json!({"spec": {"resources": {"limits": {"cpu": cpu, "memory": memory}}}});
-        assert_eq!(differences(&resources("0.5", "1024Mi"), &resources("500m", "1Gi")), [""; 0]);
-        assert_eq!(differences(&resources("0.5", "1Gi"), &resources("501m", "1Gi")).len(), 1);
-        assert_eq!(differences(&json!({"image": "1000m"}), &json!({"image": "1"})).len(), 1);
+        let resources = |cpu: &str, memory: &str| json!({"resources": {"limits": {"cpu": cpu, "memory": memory}}});
+        assert_eq!(differences("spec", &resources("0.5", "1024Mi"), &resources("500m", "1Gi")), [""; 0]);
+        assert_eq!(differences("spec", &resources("0.5", "1Gi"), &resources("501m", "1Gi")).len(), 1);
+        assert_eq!(differences("spec", &json!({"image": "1000m"}), &json!({"image": "1"})).len(), 1);
     }
 
     #[test]
     fn defaults_that_the_server_leaves_out_are_no_difference() {
-        let wanted = json!({"spec": {"minReadySeconds": 0, "volumes": [{"name": "work", "emptyDir": {}}]}});
-        let live = json!({"spec": {"volumes": [{"name": "work", "emptyDir": {}}]}});
-        assert_eq!(differences(&wanted, &live), [""; 0]);
+        let wanted = json!({"minReadySeconds": 0, "volumes": [{"name": "work", "emptyDir": {}}]});
+        let live = json!({"volumes": [{"name": "work", "emptyDir": {}}]});
+        assert_eq!(differences("spec", &wanted, &live), [""; 0]);
     }
 }

@@ -60,7 +60,9 @@ pub(crate) fn drift(kind: Kind, wanted: Option<&Value>, live: Option<&Live>) -> 
     let name = kind.name();
     match (wanted, live.filter(|live| !live.deleting)) {
         (Some(wanted), Some(live)) => {
-            differences(wanted, &live.json).into_iter().map(|difference| format!("{name}: {difference}")).collect()
+            // What it is called and what kind it is cannot differ: that is how it was found.
+            let parts = ["metadata", "spec"].map(|part| differences(part, &wanted[part], &live.json[part]));
+            parts.into_iter().flatten().map(|difference| format!("{name}: {difference}")).collect()
         }
         (Some(_), None) => vec![format!("{name}: it is not there")],
         (None, Some(_)) => vec![format!("{name}: it is not wanted")],
