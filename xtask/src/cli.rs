@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::client::{self, ClientCommand};
-use crate::{bench, demo, lint, test, up};
+use crate::{bench, demo, image, kube, lint, test, up};
 
 /// Everything one does with this repository.
 #[derive(Debug, Parser)]
@@ -22,6 +22,11 @@ enum Command {
     Up(up::Args),
     /// Tell the whole story of a model: canary, automatic rollback, rollback by command
     Demo(demo::Args),
+    /// A real Kubernetes for development and tests
+    #[command(subcommand)]
+    Kube(kube::Command),
+    /// Pack the three programs into a container image, without Docker
+    Image(image::Args),
     /// Measure
     Bench(bench::Args),
     /// Run all tests, after preparing a database and the models they need
@@ -38,6 +43,8 @@ impl Cli {
             Command::Client(command) => return Ok(client::run(command).await),
             Command::Up(args) => up::run(args).await?,
             Command::Demo(args) => demo::run(args).await?,
+            Command::Kube(command) => kube::run(command)?,
+            Command::Image(args) => image::run(args).await?,
             Command::Bench(args) => bench::run(args).await?,
             Command::Test(args) => test::run(args).await?,
             Command::Lint(args) => lint::run(&args)?,
@@ -81,6 +88,11 @@ mod tests {
             "events --deployment linear --since 2026-11-24T12:00:00Z --follow -o json",
             "alias set linear stable 2",
             "alias drop linear stable",
+            "kube up",
+            "kube down",
+            "kube stop apiserver --freeze",
+            "kube start apiserver",
+            "image --debug --load",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

@@ -27,7 +27,7 @@ pub(crate) fn free() -> Result<SocketAddr> {
 }
 
 /// The process that listens on a TCP port: "`name` (pid 12)".
-fn holder(port: u16) -> Option<String> {
+pub(crate) fn holder(port: u16) -> Option<String> {
     let mut inodes = BTreeSet::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         inodes.extend(listeners(&std::fs::read_to_string(table).unwrap_or_default(), port));

@@ -27,7 +27,7 @@ Exit code 0: done. 1: refused or failed. 2: wrong usage. Tables are for people; 
 
 /// A section for each command that does something, in the order of the command line.
 fn sections(command: &Command, path: &str, page: &mut String) {
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
         let path = format!("{path} {}", sub.get_name());
         if sub.has_subcommands() {
             sections(sub, &path, page);

@@ -1,0 +1,118 @@
+//! `kube`: a real Kubernetes cluster on this machine, for development and tests. It runs detached, until `kube down`.
+
+mod command;
+mod components;
+mod config;
+mod debian;
+mod dns;
+mod docker;
+mod down;
+mod iptables;
+mod network;
+mod pause;
+mod pki;
+mod process;
+mod provider;
+mod state;
+mod steps;
+mod up;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::components::Layout;
+use self::process::Component;
+use self::provider::Provider;
+use self::state::State;
+use self::steps::Steps;
+use crate::console::Console;
+
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster run: the one of KUBECONFIG, kind or k3d, given programs, or Kubernetes built from Debian's source
+    Up,
+    /// End the cluster and take away everything that it left, except the programs in the cache
+    Down,
+    /// Stop one component of a cluster on this machine itself, to see what follows
+    Stop {
+        /// etcd, apiserver, controller-manager, scheduler, containerd, kubelet, kube-proxy, dnsmasq or dns-follow
+        component: String,
+        /// Suspend it instead: it exists, but answers nothing
+        #[arg(long)]
+        freeze: bool,
+    },
+    /// Start or wake a component that was stopped
+    Start {
+        /// As for `stop`
+        component: String,
+    },
+    /// Follow services for the cluster's DNS, until killed
+    #[command(hide = true)]
+    DnsFollow(dns::Args),
+}
+
+/// Nothing here waits on more than one thing at a time: all of it blocks.
+pub(crate) fn run(command: Command) -> Result<()> {
+    let console = Console::new(false);
+    let steps = Steps::new(console);
+    let state = State::of_this_machine()?;
+    match command {
+        Command::Up => {
+            let kubeconfig = up::up(&state, steps)?;
+            console.say(up::epilogue(&kubeconfig, &state));
+            Ok(())
+        }
+        Command::Down => down::down(&state, steps),
+        Command::Stop { component, freeze } => {
+            let component = component_named(&state, &component)?;
+            match freeze {
+                true => component.freeze(&state)?,
+                false => component.stop(&state)?,
+            }
+            console.say(format_args!("{} {}", component.name, if freeze { "is frozen" } else { "has ended" }));
+            Ok(())
+        }
+        Command::Start { component } => {
+            let component = component_named(&state, &component)?;
+            component.start(&state)?;
+            component.wait(&state, STARTS_WITHIN)?;
+            console.say(format_args!("{} answers", component.name));
+            Ok(())
+        }
+        Command::DnsFollow(args) => dns::follow(args),
+    }
+}
+
+/// Loads an image archive into the cluster that `kube up` made.
+pub(crate) fn load_image(archive: &Path, console: Console) -> Result<()> {
+    let state = State::of_this_machine()?;
+    let steps = Steps::new(console);
+    let file = archive.display();
+    match Provider::recorded(&state) {
+        Some(Provider::Kind) => steps.run("loading into kind", || docker::kind_load(archive)),
+        Some(Provider::K3d) => steps.run("loading into k3d", || docker::k3d_load(archive)),
+        Some(Provider::Debian) => steps.run("loading into the node", || up::import(&state, archive)),
+        Some(Provider::Binaries(_)) => bail!("the cluster has no node to load {file} into"),
+        Some(Provider::Given) | None => {
+            bail!("`kube up` has made no cluster here: push {file} to where your cluster pulls from")
+        }
+    }
+}
+
+fn component_named(state: &State, name: &str) -> Result<Component> {
+    let layout = match Provider::recorded(state) {
+        Some(Provider::Debian) => debian::cached().map(|bin| Layout { bin, node: true }),
+        Some(Provider::Binaries(bin)) => Some(Layout { bin, node: false }),
+        _ => None,
+    };
+    let layout =
+        layout.context("there is no cluster of components on this machine: `cargo xtask kube up` starts one")?;
+    let components = layout.components(state)?;
+    let names: Vec<_> = components.iter().map(|component| component.name).collect();
+    let unknown = format!("there is no component {name}: there are {}", names.join(", "));
+    components.into_iter().find(|component| component.name == name).context(unknown)
+}
