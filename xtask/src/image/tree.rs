@@ -67,6 +67,8 @@ pub(super) fn append(tar: &mut Builder<Vec<u8>>, path: &str, mode: u32, content:
     header.set_entry_type(if content.is_some() { EntryType::Regular } else { EntryType::Directory });
     header.set_mode(mode);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     let content = content.unwrap_or_default();
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, path, content).with_context(|| format!("cannot pack {path}"))

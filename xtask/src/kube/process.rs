@@ -162,7 +162,11 @@ impl Component {
     pub(super) fn freeze(&self, state: &State) -> Result<()> {
         match self.condition(state) {
             Condition::Running(pid) => {
-                kill_process(pid, Signal::STOP).with_context(|| format!("cannot freeze the {}", self.name))
+                kill_process(pid, Signal::STOP).with_context(|| format!("cannot freeze the {}", self.name))?;
+                while exists(pid) && !is_stopped(pid) {
+                    sleep(POLL);
+                }
+                Ok(())
             }
             Condition::Frozen(_) => Ok(()),
             Condition::Gone => bail!("the {} does not run", self.name),

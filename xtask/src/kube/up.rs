@@ -43,6 +43,10 @@ pub(super) fn up(state: &State, steps: Steps) -> Result<PathBuf> {
         return Ok(state.kubeconfig());
     }
     steps.say(format_args!("using {}", provider.describe()));
+    if let (Provider::Debian, Some(pid)) = (&provider, process::foreign_kubelet(state)) {
+        let pid = pid.as_raw_nonzero();
+        bail!("a kubelet runs here (pid {pid}): this is a node of another cluster already; name that in KUBECONFIG");
+    }
     state.create()?;
     write(&state.dir().join("provider"), provider.word())?;
     match provider {
@@ -85,12 +89,6 @@ fn is_well(state: &State, layout: &Layout) -> bool {
 
 fn start(state: &State, layout: &Layout, steps: Steps) -> Result<()> {
     if layout.node {
-        if let Some(pid) = process::foreign_kubelet(state) {
-            let pid = pid.as_raw_nonzero();
-            bail!(
-                "a kubelet runs here (pid {pid}): this is a node of another cluster already; name that in KUBECONFIG"
-            );
-        }
         steps.run("network of the pods", || {
             network::keep_settings(state)?;
             network::create_bridge()?;
