@@ -93,6 +93,7 @@ mod tests {
             "kube stop apiserver --freeze",
             "kube start apiserver",
             "image --debug --load",
+            "image --from target/debug",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Pack the programs of the development build instead of a release build
     #[arg(long)]
     debug: bool,
+    /// Build nothing: pack the programs in this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "debug")]
+    from: Option<PathBuf>,
     /// Load the image into the cluster that `kube up` started
     #[arg(long)]
     load: bool,
@@ -35,8 +38,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<()> {
     let console = Console::new(false);
-    let profile = if args.debug { Profile::Dev } else { Profile::Release };
-    let programs = build::binaries(profile, console).await?;
+    let programs = match args.from {
+        Some(dir) => dir,
+        None => build::binaries(if args.debug { Profile::Dev } else { Profile::Release }, console).await?,
+    };
     let (path, archive) = write(&programs)?;
     console.say(format_args!("{} ({} MiB)", path.display(), archive.tar.len() / (1024 * 1024)));
     for reference in &archive.references {
