@@ -104,6 +104,7 @@ impl From<RuntimeError> for ApiError {
         match &error {
             RuntimeError::NotFound(_) => Self::not_found(error.to_string()),
             RuntimeError::Fenced { .. } | RuntimeError::Unavailable(_) => Self::unavailable("the runtime"),
+            RuntimeError::Refused(_) => Self::new(StatusCode::CONFLICT, "refused", error.to_string()),
         }
     }
 }
