@@ -123,8 +123,12 @@ pub enum ConditionKind {
     Available,
     /// The latest revision's rollout is not done.
     Progressing,
+    /// A version that serves has fewer ready workers than it should, and why.
+    Degraded,
     /// Workers end again and again.
     CrashLooping,
+    /// Somebody else's hand changed what runs; it is being mended.
+    Drifted,
     /// The analysis has had no verdict for longer than the progress deadline.
     Inconclusive,
 }

@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod rollout;
 mod routes;
+mod troubles;
 mod verdict;
 mod workloads;
 

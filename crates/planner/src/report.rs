@@ -6,25 +6,29 @@ use std::collections::BTreeSet;
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
 use modelyard_core::{
-    DeploymentName, Observation, Observed, ReplicaPhase, ReplicaStatus, Strategy, VariantName, Workload, WorkloadStatus,
+    DeploymentName, Observation, ReplicaPhase, ReplicaStatus, Strategy, VariantName, Workload, WorkloadStatus,
 };
 
 use crate::rollout::Next;
 use crate::routes;
+use crate::troubles::troubles;
 
 pub(crate) fn report(name: &DeploymentName, next: &Next, observation: &Observation) -> DeploymentReport {
     let variants = variants(name, next, observation);
     let rollout = &next.rollout;
     let mut waiting_on = next.waiting_on.clone();
     let mut conditions = vec![available(&variants), progressing(next)];
+    conditions.extend(degraded(next, &variants, observation));
     conditions.extend(crash_looping(name, next, observation));
+    conditions.extend(drifted(name, next, observation));
     if next.inconclusive {
         let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
         conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
     }
     // A wait on workers is explained by what keeps them from being ready.
     if rollout.phase == Phase::Starting {
-        waiting_on.extend(troubles(name, next, observation));
+        let target = next.revision(rollout.revision).map(|target| target.workload(name).id);
+        waiting_on.extend(target.into_iter().flat_map(|id| troubles(observation.of(&id))));
     }
     DeploymentReport {
         observed_revision: rollout.revision,
@@ -79,6 +83,20 @@ fn available(variants: &[VariantReport]) -> Condition {
     Condition { kind: ConditionKind::Available, status: lacking.is_empty(), message }
 }
 
+/// A serving version below its number. Where the rollout waits on that version's workers, it says so itself.
+fn degraded(next: &Next, variants: &[VariantReport], observation: &Observation) -> Option<Condition> {
+    let is_coming_up = |v: &VariantReport| next.rollout.phase == Phase::Starting && v.revision == next.rollout.revision;
+    let lacking = |v: &&VariantReport| !v.weight.is_zero() && v.ready < v.replicas && !is_coming_up(v);
+    let tell = |v: &VariantReport| {
+        let mut words = vec![format!("{} of {} workers of version {} are ready", v.ready, v.replicas, v.version)];
+        words.extend(troubles(observation.of(&v.workload)));
+        words.join("; ")
+    };
+    let told: Vec<_> = variants.iter().filter(lacking).map(tell).collect();
+    let message = told.join("; ");
+    (!told.is_empty()).then_some(Condition { kind: ConditionKind::Degraded, status: true, message })
+}
+
 fn progressing(next: &Next) -> Condition {
     let rollout = &next.rollout;
     let message = match rollout.phase {
@@ -109,17 +127,9 @@ fn crash_looping(name: &DeploymentName, next: &Next, observation: &Observation) 
     Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
 }
 
-/// What keeps the target's workers from being ready, in the runtime's words.
-fn troubles(name: &DeploymentName, next: &Next, observation: &Observation) -> Vec<String> {
-    let Some(target) = next.revision(next.rollout.revision) else { return Vec::new() };
-    match observation.of(&target.workload(name).id) {
-        Observed::Absent => Vec::new(),
-        Observed::Unknown { reason } => vec![format!("the runtime does not tell: {reason}")],
-        Observed::Known(status) => status
-            .replicas
-            .iter()
-            .filter(|r| r.phase != ReplicaPhase::Ready)
-            .filter_map(|r| r.message.as_ref().map(|m| format!("worker {}: {} ({m})", r.id, r.phase)))
-            .collect(),
-    }
+fn drifted(name: &DeploymentName, next: &Next, observation: &Observation) -> Option<Condition> {
+    let drift = running(name, next, observation).flat_map(|(w, status)| status.drift.iter().map(move |d| (w.id.clone(), d)));
+    let told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}")).collect();
+    let message = format!("{}; it is being mended", told.join("; "));
+    (!told.is_empty()).then_some(Condition { kind: ConditionKind::Drifted, status: true, message })
 }

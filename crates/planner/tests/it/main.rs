@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod conditions;
 mod control;
 mod invariants;
 mod judging;

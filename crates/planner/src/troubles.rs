@@ -1,0 +1,57 @@
+//! What keeps a workload's workers from being ready, in the runtime's words, each said once.
+
+use modelyard_core::{Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
+
+/// What the whole workload lacks first, then what its workers do. Workers in the same trouble are told of together.
+pub(crate) fn troubles(observed: &Observed<WorkloadStatus>) -> Vec<String> {
+    match observed {
+        Observed::Absent => Vec::new(),
+        Observed::Unknown { reason } => vec![format!("the runtime does not tell: {reason}")],
+        Observed::Known(status) => {
+            let mut told = Vec::new();
+            for words in status.messages.iter().cloned().chain(of_workers(&status.replicas)) {
+                if !told.contains(&words) {
+                    told.push(words);
+                }
+            }
+            told
+        }
+    }
+}
+
+fn of_workers(replicas: &[ReplicaStatus]) -> Vec<String> {
+    let mut alike: Vec<Vec<&ReplicaStatus>> = Vec::new();
+    for replica in replicas.iter().filter(|r| r.message.is_some() && !is_fine(r.phase)) {
+        match alike.iter_mut().find(|others| others.iter().any(|other| is_same_trouble(other, replica))) {
+            Some(others) => others.push(replica),
+            None => alike.push(vec![replica]),
+        }
+    }
+    alike.iter().filter_map(|replicas| tell(replicas)).collect()
+}
+
+/// One that drains is on its way out, and held up by nothing.
+fn is_fine(phase: ReplicaPhase) -> bool {
+    matches!(phase, ReplicaPhase::Ready | ReplicaPhase::Draining)
+}
+
+/// Times to start again differ from worker to worker; the trouble is the same.
+fn is_same_trouble(a: &ReplicaStatus, b: &ReplicaStatus) -> bool {
+    a.message == b.message && std::mem::discriminant(&a.phase) == std::mem::discriminant(&b.phase)
+}
+
+fn tell(replicas: &[&ReplicaStatus]) -> Option<String> {
+    let first = replicas.iter().min_by_key(|r| starts_again(r.phase))?;
+    let (phase, message) = (first.phase, first.message.as_deref().unwrap_or_default());
+    Some(match replicas {
+        [only] => format!("worker {}: {phase} ({message})", only.id),
+        several => format!("{} workers: {phase} ({message})", several.len()),
+    })
+}
+
+fn starts_again(phase: ReplicaPhase) -> Option<modelyard_core::Timestamp> {
+    match phase {
+        ReplicaPhase::BackOff { until } => Some(until),
+        _ => None,
+    }
+}
