@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use modelyard_api::types::{Deployment, RecordedVerdict, Rollout};
-use modelyard_core::plan::{DeploymentReport, VariantReport};
+use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, VariantReport};
 use modelyard_core::state::{Outcome, Phase};
 
 use super::output::{Table, count};
@@ -88,7 +88,12 @@ pub(super) fn rollout(rollout: &Rollout) -> String {
     field(&mut s, "revision", &format!("{} (version {}), {}", rollout.revision, rollout.version, rollout.cause));
     field(&mut s, "outcome", &outcome(&rollout.outcome));
     match &rollout.status {
-        Some(report) => s += &status(report),
+        Some(report) => {
+            s += &status(report);
+            for condition in report.conditions.iter().filter(|c| is_trouble(c)) {
+                field(&mut s, "trouble", &format!("{:?}: {}", condition.kind, condition.message));
+            }
+        }
         None => field(&mut s, "phase", rollout.phase.map_or("not begun", phase)),
     }
     if !rollout.verdicts.is_empty() {
@@ -96,6 +101,16 @@ pub(super) fn rollout(rollout: &Rollout) -> String {
         s += &verdicts(&rollout.verdicts).to_string();
     }
     s
+}
+
+fn is_trouble(condition: &Condition) -> bool {
+    match condition.kind {
+        ConditionKind::Available => !condition.status,
+        ConditionKind::Progressing => false,
+        ConditionKind::Degraded | ConditionKind::CrashLooping | ConditionKind::Drifted | ConditionKind::Inconclusive => {
+            condition.status
+        }
+    }
 }
 
 /// The report's fields, one per line.
@@ -119,6 +134,8 @@ pub(super) fn status(report: &DeploymentReport) -> String {
 
 /// A name and its value, aligned with the others.
 pub(super) fn field(s: &mut String, name: &str, value: &str) {
+    // A worker's own words may have several lines.
+    let value = value.replace(['\n', '\r'], " ");
     // Writing to a String does not fail.
     writeln!(s, "{name:<12}{value}").ok();
 }

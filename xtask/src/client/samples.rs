@@ -33,7 +33,11 @@ fn report() -> Value {
             {"name": "canary", "revision": 2, "version": "2", "workload": "linear-abcdef0123", "weight": 10,
              "replicas": 2, "ready": 1, "restarts": 3}
         ],
-        "conditions": [{"kind": "Available", "status": true, "message": "every variant has a ready worker"}],
+        "conditions": [
+            {"kind": "Available", "status": true, "message": "every variant has a ready worker"},
+            {"kind": "Degraded", "status": true,
+             "message": "1 of 2 workers of version 2 are ready; worker 1: starting (ErrImagePull: not found,\nat all)"}
+        ],
         "waitingOn": ["step 1 holds for 12 s more", "1 of 2 workers of version 2"],
         "verdict": verdict()
     })
