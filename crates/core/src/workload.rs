@@ -93,7 +93,7 @@ impl Workload {
             version: version.version.clone(),
             format: version.format,
             digest: version.digest,
-            replicas: spec.replicas,
+            replicas: spec.autoscaling.map_or(spec.replicas, |a| spec.replicas.clamp(a.min_replicas, a.max_replicas)),
             resources: spec.resources.clone(),
             batching: spec.batching,
             node_selector: spec.node_selector.clone(),
@@ -101,5 +101,68 @@ impl Workload {
             autoscaling: spec.autoscaling,
             disruption_budget: spec.disruption_budget,
         }
+    }
+
+    /// The most workers that there may be of it: where the cluster chooses their number, its upper limit.
+    pub fn size(&self) -> u32 {
+        self.autoscaling.map_or(self.replicas, |a| a.max_replicas)
+    }
+
+    /// How many workers must be ready for it to be up: where the cluster chooses their number, its lower limit.
+    pub fn needed(&self) -> u32 {
+        self.autoscaling.map_or(self.replicas, |a| a.min_replicas.max(1))
+    }
+
+    /// The same with at most `size` workers. Of none, the cluster cannot choose the number.
+    #[must_use]
+    pub fn limited_to(mut self, size: u32) -> Self {
+        self.replicas = self.replicas.min(size);
+        self.autoscaling = self.autoscaling.filter(|_| size > 0).map(|a| {
+            let max_replicas = a.max_replicas.min(size);
+            Autoscaling { min_replicas: a.min_replicas.min(max_replicas), max_replicas, ..a }
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(autoscaling: Option<Autoscaling>) -> Workload {
+        let spec: DeploymentSpec = serde_json::from_value(serde_json::json!({
+            "model": "m", "version": "1", "replicas": 3, "rollbackWindow": "10m", "strategy": {"rolling": {}},
+            "autoscaling": autoscaling,
+        }))
+        .unwrap();
+        let version = serde_json::from_value(serde_json::json!({
+            "model": "m", "version": "1", "format": "onnx", "digest": Digest::of(b"m"), "size": 1,
+            "signature": {"inputs": [], "outputs": []}, "labels": {}, "metadata": {},
+        }))
+        .unwrap();
+        Workload::new(&"d".parse().unwrap(), &spec, &version)
+    }
+
+    fn between(min_replicas: u32, max_replicas: u32) -> Option<Autoscaling> {
+        Some(Autoscaling { min_replicas, max_replicas, target_cpu_utilization: 80 })
+    }
+
+    #[test]
+    fn the_cluster_chooses_within_its_limits_and_begins_within_them() {
+        let fixed = workload(None);
+        assert_eq!((fixed.replicas, fixed.size(), fixed.needed()), (3, 3, 3));
+        let scaled = workload(between(4, 9));
+        assert_eq!((scaled.replicas, scaled.size(), scaled.needed()), (4, 9, 4));
+        assert_eq!(fixed.id, scaled.id, "who chooses the number is no part of the identity");
+    }
+
+    #[test]
+    fn a_limit_takes_and_never_gives() {
+        assert_eq!(workload(None).limited_to(2).replicas, 2);
+        assert_eq!(workload(None).limited_to(7), workload(None));
+        let limited = workload(between(2, 9)).limited_to(1);
+        assert_eq!((limited.replicas, limited.autoscaling), (1, between(1, 1)));
+        let none = workload(between(2, 9)).limited_to(0);
+        assert_eq!((none.replicas, none.autoscaling, none.size()), (0, None, 0));
     }
 }

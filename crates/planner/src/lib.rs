@@ -5,6 +5,7 @@
 //!
 //! [`plan`] is the whole of it. Read `plan.rs` first, then `rollout.rs`.
 
+mod capacity;
 mod outline;
 mod plan;
 mod report;

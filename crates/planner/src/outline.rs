@@ -4,6 +4,8 @@ use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::{Phase, Revision};
 use modelyard_core::{Analysis, Canary, DeploymentName, Strategy};
 
+use crate::capacity::surge;
+
 /// The walk that leads from one desired deployment to another, in sentences. Empty if nothing changes.
 pub fn outline(name: &DeploymentName, before: Option<&DesiredDeployment>, after: &DesiredDeployment) -> Vec<String> {
     if before.is_some_and(|b| b.target == after.target) {
@@ -37,21 +39,31 @@ fn rescale(stable: &Revision, new: &Revision) -> String {
 }
 
 fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &DesiredDeployment) -> Vec<String> {
-    let old = &stable.version.version;
-    let is_warm = |w: &modelyard_core::state::Warm| {
-        after.revisions.get(&w.revision).is_some_and(|r| r.workload(name).id == new.workload(name).id)
-    };
-    let is_warm = after.state.warm.iter().any(is_warm);
+    let (old, version) = (&stable.version.version, &new.version.version);
+    let room = Room::of(name, stable, new, after);
+    let is_warm = room.warm;
     let mut lines = Vec::new();
-    if is_warm {
-        lines.push(format!("version {} is still warm: no worker starts", new.version.version));
-    } else {
-        lines.push(format!("{} beside version {old}", start(new)));
+    match room.capacity {
+        _ if is_warm => lines.push(format!("version {version} is still warm: no worker starts")),
+        None => lines.push(format!("{} beside version {old}", start(new))),
+        Some(0 | 1) => lines.push(format!(
+            "stop version {old}, then {} in its place: there is room for one, and nothing serves in between",
+            start(new)
+        )),
+        Some(capacity) => lines.push(format!(
+            "{} in the place of version {old}, one after the other: at most {capacity} worker(s) of both",
+            start(new)
+        )),
     }
     match &new.spec.strategy {
         _ if new.cause.is_rollback() && is_warm => lines.push("move all traffic at once".into()),
+        _ if room.capacity.is_some_and(|_| new.cause.is_rollback()) => lines.push(as_they_get_ready()),
         _ if new.cause.is_rollback() => lines.push("move all traffic when the first is ready".into()),
+        Strategy::Rolling { .. } if room.capacity.is_some() => lines.push(as_they_get_ready()),
         Strategy::Rolling { .. } => lines.push("move all traffic when they are ready".into()),
+        Strategy::Canary(_) if room.capacity.is_some_and(|capacity| capacity < 2) => {
+            lines.push("move all traffic when it is ready: the canary's steps need room for two workers".into());
+        }
         Strategy::Canary(canary) => {
             lines.push(format!("move traffic {} → 100 %", steps(canary)));
             if let Some(analysis) = &canary.analysis {
@@ -59,11 +71,46 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
             }
         }
     }
-    lines.push(match new.spec.rollback_window {
-        window if window.as_millis() == 0 => format!("stop version {old}"),
-        window => format!("keep version {old} warm for {window}"),
+    lines.push(match (new.spec.rollback_window, room.kept_warm) {
+        (window, _) if window.as_millis() == 0 => format!("stop version {old}"),
+        (window, None) => format!("keep version {old} warm for {window}"),
+        (_, Some(0)) => format!("stop version {old}, for want of room: a rollback starts it again, in place"),
+        (window, Some(kept)) => format!("keep {kept} worker(s) of version {old} warm for {window}"),
     });
     lines
+}
+
+fn as_they_get_ready() -> String {
+    "move traffic to them as they get ready".into()
+}
+
+/// What `maxSurge` comes to.
+struct Room {
+    /// Workers of both versions together; `None` where both fit side by side.
+    capacity: Option<u32>,
+    /// Whether enough of the new version still runs to serve at once.
+    warm: bool,
+    /// Workers of the replaced version that stay; `None`: all.
+    kept_warm: Option<u32>,
+}
+
+impl Room {
+    fn of(name: &DeploymentName, stable: &Revision, new: &Revision, after: &DesiredDeployment) -> Self {
+        let (from, to) = (stable.workload(name), new.workload(name));
+        let warm: Vec<_> = after.state.warm.iter().filter_map(|w| after.revisions.get(&w.revision)).collect();
+        let is_warm = warm.iter().any(|r| r.workload(name).id == to.id);
+        let Some(surge) = surge(new, warm.into_iter().chain([stable])) else {
+            return Self { capacity: None, warm: is_warm, kept_warm: None };
+        };
+        let capacity = from.size().max(to.size()).saturating_add(surge);
+        let kept = surge.min(from.size());
+        Self {
+            capacity: Some(capacity).filter(|capacity| *capacity < from.size().saturating_add(to.size())),
+            // Fewer fit beside what serves now.
+            warm: is_warm && surge >= to.size(),
+            kept_warm: Some(kept).filter(|kept| *kept < from.size()),
+        }
+    }
 }
 
 fn steps(canary: &Canary) -> String {

@@ -14,9 +14,10 @@ pub fn plan(inputs: &Inputs) -> Plan {
     let mut wanted = BTreeMap::new();
     for (name, desired) in &inputs.deployments {
         let next = rollout::advance(name, desired, inputs);
-        wanted.append(&mut workloads::wanted(name, &next));
-        plan.routes.insert(name.clone(), routes::route(name, &next, &inputs.observation));
-        plan.reports.insert(name.clone(), report::report(name, &next, &inputs.observation));
+        wanted.append(&mut workloads::wanted(&next));
+        let route = routes::route(&next, &inputs.observation);
+        plan.reports.insert(name.clone(), report::report(&next, &route, &inputs.observation));
+        plan.routes.insert(name.clone(), route);
         plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at).min();
         plan.commits.extend(next.commit.map(|commit| (name.clone(), commit)));
     }

@@ -1,34 +1,31 @@
 //! The status of a deployment: its variants, its conditions, and what it waits on, so that nobody reads logs to learn
 //! why.
 
-use std::collections::BTreeSet;
-
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
 use modelyard_core::{
-    DeploymentName, Observation, ReplicaPhase, ReplicaStatus, Strategy, VariantName, Workload, WorkloadStatus,
+    Observation, ReplicaPhase, ReplicaStatus, Route, Strategy, Variant, VariantName, Workload, WorkloadStatus,
 };
 
 use crate::rollout::Next;
-use crate::routes;
 use crate::troubles::troubles;
 
-pub(crate) fn report(name: &DeploymentName, next: &Next, observation: &Observation) -> DeploymentReport {
-    let variants = variants(name, next, observation);
+pub(crate) fn report(next: &Next, route: &Route, observation: &Observation) -> DeploymentReport {
+    let variants: Vec<_> = route.variants.iter().map(|v| variant(v, next, observation)).collect();
     let rollout = &next.rollout;
     let mut waiting_on = next.waiting_on.clone();
     let mut conditions = vec![available(&variants), progressing(next)];
     conditions.extend(degraded(next, &variants, observation));
-    conditions.extend(crash_looping(name, next, observation));
-    conditions.extend(drifted(name, next, observation));
+    conditions.extend(crash_looping(next, observation));
+    conditions.extend(drifted(next, observation));
     if next.inconclusive {
         let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
         conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
     }
     // A wait on workers is explained by what keeps them from being ready.
-    if rollout.phase == Phase::Starting {
-        let target = next.revision(rollout.revision).map(|target| target.workload(name).id);
-        waiting_on.extend(target.into_iter().flat_map(|id| troubles(observation.of(&id))));
+    if next.is_coming_up {
+        let target = next.workload_id(rollout.revision);
+        waiting_on.extend(target.into_iter().flat_map(|id| troubles(observation.of(id))));
     }
     DeploymentReport {
         observed_revision: rollout.revision,
@@ -45,30 +42,38 @@ pub(crate) fn report(name: &DeploymentName, next: &Next, observation: &Observati
 fn step(next: &Next) -> Option<StepReport> {
     let Strategy::Canary(canary) = &next.revision(next.rollout.revision)?.spec.strategy else { return None };
     let count = u32::try_from(canary.steps.len()).unwrap_or(u32::MAX);
-    let progressing = next.rollout.phase == Phase::Progressing;
-    progressing.then_some(StepReport { index: next.rollout.step, count, since: next.rollout.since })
+    // After the last step there may still be workers to come.
+    let is_in_step = next.rollout.phase == Phase::Progressing && next.rollout.step < count;
+    is_in_step.then_some(StepReport { index: next.rollout.step, count, since: next.rollout.since })
 }
 
-fn variants(name: &DeploymentName, next: &Next, observation: &Observation) -> Vec<VariantReport> {
-    let route = routes::route(name, next, observation);
-    let of = |variant: modelyard_core::Variant| {
-        let status = observation.of(&variant.workload).known();
-        let replicas = next.revision(variant.revision).map_or(0, |r| r.spec.replicas);
-        let is_warm = variant.name == VariantName::previous();
-        let warm = next.state.warm.iter().find(|w| is_warm && w.revision == variant.revision);
-        VariantReport {
-            ready: u32::try_from(variant.backends.len()).unwrap_or(u32::MAX),
-            restarts: status.map_or(0, |s| s.replicas.iter().map(|r| r.restarts).sum()),
-            name: variant.name,
-            revision: variant.revision,
-            version: variant.version,
-            workload: variant.workload,
-            weight: variant.weight,
-            replicas,
-            warm_until: warm.map(|w| w.until),
-        }
-    };
-    route.variants.into_iter().map(of).collect()
+fn variant(variant: &Variant, next: &Next, observation: &Observation) -> VariantReport {
+    let status = observation.of(&variant.workload).known();
+    let is_warm = variant.name == VariantName::previous();
+    let warm = next.state.warm.iter().find(|w| is_warm && w.revision == variant.revision);
+    VariantReport {
+        name: variant.name.clone(),
+        revision: variant.revision,
+        version: variant.version.clone(),
+        workload: variant.workload.clone(),
+        weight: variant.weight,
+        replicas: replicas(variant, next, status),
+        ready: count(variant.backends.len()),
+        restarts: status.map_or(0, |s| s.replicas.iter().map(|r| r.restarts).sum()),
+        warm_until: warm.map(|w| w.until),
+    }
+}
+
+/// How many workers a variant should have by now. Where the cluster chooses, that is as many as there are.
+fn replicas(variant: &Variant, next: &Next, status: Option<&WorkloadStatus>) -> u32 {
+    let Some((_, wanted)) = next.live().find(|(number, _)| *number == variant.revision) else { return 0 };
+    let Some(limits) = wanted.autoscaling else { return wanted.replicas };
+    let staying = |s: &WorkloadStatus| s.replicas.iter().filter(|r| r.phase != ReplicaPhase::Draining).count();
+    status.map_or(0, |s| count(staying(s))).max(limits.min_replicas)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn available(variants: &[VariantReport]) -> Condition {
@@ -85,7 +90,7 @@ fn available(variants: &[VariantReport]) -> Condition {
 
 /// A serving version below its number. Where the rollout waits on that version's workers, it says so itself.
 fn degraded(next: &Next, variants: &[VariantReport], observation: &Observation) -> Option<Condition> {
-    let is_coming_up = |v: &VariantReport| next.rollout.phase == Phase::Starting && v.revision == next.rollout.revision;
+    let is_coming_up = |v: &VariantReport| next.is_coming_up && v.revision == next.rollout.revision;
     let lacking = |v: &&VariantReport| !v.weight.is_zero() && v.ready < v.replicas && !is_coming_up(v);
     let tell = |v: &VariantReport| {
         let mut words = vec![format!("{} of {} workers of version {} are ready", v.ready, v.replicas, v.version)];
@@ -108,27 +113,21 @@ fn progressing(next: &Next) -> Condition {
 }
 
 /// The workloads of the deployment that are known to run.
-fn running<'o>(
-    name: &DeploymentName,
-    next: &Next,
-    observation: &'o Observation,
-) -> impl Iterator<Item = (Workload, &'o WorkloadStatus)> {
-    let numbers: BTreeSet<_> = next.live_revisions().into_iter().collect();
-    let workloads: Vec<_> = numbers.into_iter().filter_map(|n| next.revision(n)).map(|r| r.workload(name)).collect();
-    workloads.into_iter().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
+fn running<'o>(next: &Next, observation: &'o Observation) -> impl Iterator<Item = (Workload, &'o WorkloadStatus)> {
+    next.live().filter_map(|(_, w)| observation.of(&w.id).known().map(|status| (w, status)))
 }
 
-fn crash_looping(name: &DeploymentName, next: &Next, observation: &Observation) -> Option<Condition> {
+fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
     let is_looping = |r: &ReplicaStatus| matches!(r.phase, ReplicaPhase::BackOff { .. }) && r.restarts > 0;
-    let (workload, replica) = running(name, next, observation)
+    let (workload, replica) = running(next, observation)
         .find_map(|(w, status)| status.replicas.iter().find(|r| is_looping(r)).map(|r| (w, r)))?;
     let why = replica.message.as_deref().unwrap_or("it says nothing");
     let message = format!("a worker of version {} ended {} times: {why}", workload.version, replica.restarts);
     Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
 }
 
-fn drifted(name: &DeploymentName, next: &Next, observation: &Observation) -> Option<Condition> {
-    let drift = running(name, next, observation).flat_map(|(w, status)| status.drift.iter().map(move |d| (w.id.clone(), d)));
+fn drifted(next: &Next, observation: &Observation) -> Option<Condition> {
+    let drift = running(next, observation).flat_map(|(w, status)| status.drift.iter().map(move |d| (w.id.clone(), d)));
     let told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}")).collect();
     let message = format!("{}; it is being mended", told.join("; "));
     (!told.is_empty()).then_some(Condition { kind: ConditionKind::Drifted, status: true, message })

@@ -1,6 +1,8 @@
 //! The walk of one deployment from revision to revision. Read [`advance`] and follow the verbs.
 
 mod events;
+mod in_place;
+mod known;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,8 +13,8 @@ use modelyard_core::plan::{Commit, RollbackDraft};
 use modelyard_core::state::{Cause, DeploymentState, Outcome, Phase, Revision, Rollout, Warm};
 use modelyard_core::verdict::{Decision, Verdict};
 use modelyard_core::{
-    Actor, Canary, DeploymentName, Evidence, EvidenceKey, Observed, OnInconclusive, RevisionNumber, Step, Strategy,
-    Timestamp, VariantName, Weight, Window, WorkloadId,
+    Actor, Canary, DeploymentName, OnInconclusive, RevisionNumber, Step, Timestamp, VariantName, Weight, Workload,
+    WorkloadId,
 };
 use serde_json::json;
 
@@ -24,10 +26,16 @@ pub(crate) struct Next<'a> {
     /// The rollout of `state`: there always is one by now.
     pub(crate) rollout: Rollout,
     pub(crate) revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
+    /// What each revision runs as, by its spec.
+    pub(crate) workloads: BTreeMap<RevisionNumber, Workload>,
+    /// How many workers each revision that must keep running is to have now, at most.
+    pub(crate) sizes: BTreeMap<RevisionNumber, u32>,
     /// What is to be written; `None` if nothing changed.
     pub(crate) commit: Option<Commit>,
     pub(crate) paused: bool,
     pub(crate) waiting_on: Vec<String>,
+    /// Workers of the target are waited for.
+    pub(crate) is_coming_up: bool,
     /// The analysis of the step under way.
     pub(crate) verdict: Option<Verdict>,
     /// The analysis has had no verdict for too long.
@@ -40,10 +48,16 @@ impl Next<'_> {
         self.revisions.get(&number)
     }
 
-    /// The revisions that must keep running.
-    pub(crate) fn live_revisions(&self) -> Vec<RevisionNumber> {
-        let warm = self.state.warm.iter().map(|w| w.revision);
-        warm.chain(self.state.stable).chain([self.rollout.revision]).collect()
+    pub(crate) fn workload_id(&self, number: RevisionNumber) -> Option<&WorkloadId> {
+        self.workloads.get(&number).map(|workload| &workload.id)
+    }
+
+    /// The revisions that must keep running, and what each is to run as now.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (RevisionNumber, Workload)> {
+        let of = |(number, size): (&RevisionNumber, &u32)| {
+            self.workloads.get(number).map(|workload| (*number, workload.clone().limited_to(*size)))
+        };
+        self.sizes.iter().filter_map(of)
     }
 }
 
@@ -61,12 +75,14 @@ struct Walk<'a> {
     desired: &'a DesiredDeployment,
     inputs: &'a Inputs,
     revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
+    workloads: BTreeMap<RevisionNumber, Workload>,
     state: DeploymentState,
     rollout: Rollout,
     events: Vec<EventDraft>,
     outcomes: BTreeMap<RevisionNumber, Outcome>,
     rollback: Option<RollbackDraft>,
     waiting_on: Vec<String>,
+    is_coming_up: bool,
     verdict: Option<Verdict>,
     inconclusive: bool,
     wake_at: Option<Timestamp>,
@@ -81,12 +97,14 @@ impl<'a> Walk<'a> {
             desired,
             inputs,
             revisions: Cow::Borrowed(&desired.revisions),
+            workloads: desired.revisions.iter().map(|(number, r)| (*number, r.workload(name))).collect(),
             state,
             rollout,
             events: Vec::new(),
             outcomes: BTreeMap::new(),
             rollback: None,
             waiting_on: Vec::new(),
+            is_coming_up: false,
             verdict: None,
             inconclusive: false,
             wake_at: None,
@@ -116,9 +134,11 @@ impl<'a> Walk<'a> {
             // It never came to serve everyone, but what runs of it serves better than nothing.
             self.state.stable = Some(known).filter(|number| self.may_serve(*number));
         }
-        let workload = self.workload_of(target);
-        let (revisions, name) = (&self.revisions, self.name);
-        self.state.warm.retain(|w| revisions.get(&w.revision).map(|r| r.workload(name).id) != workload);
+        if let Some(known) = known.filter(|number| self.has_outgrown_stable(*number)) {
+            self.state.stable = Some(known);
+        }
+        let (workload, workloads) = (self.workload_of(target).cloned(), &self.workloads);
+        self.state.warm.retain(|w| workloads.get(&w.revision).map(|w| &w.id) != workload.as_ref());
         self.rollout = starting(target, self.inputs.now);
         let (version, cause) = (self.version_of(target), cause.map(|c| c.to_string()).unwrap_or_default());
         let message = format!("rollout to revision {target} (version {version}) started: {cause}");
@@ -141,6 +161,9 @@ impl<'a> Walk<'a> {
             // Nothing new to run, only its number of replicas or its strategy: traffic need not move.
             return self.complete();
         }
+        if let Some(room) = self.tight_room() {
+            return self.start_in_place(&room);
+        }
         // All that it waits on is named, not only the first.
         let (is_ready, is_held) = (self.is_ready_to_serve(target), self.is_held_by_pause());
         if !is_ready || is_held {
@@ -157,7 +180,7 @@ impl<'a> Walk<'a> {
     /// From one share of traffic to the next: after its hold, and by its analysis.
     fn leave_canary_step(&mut self) -> bool {
         let Some(canary) = self.canary() else { return self.complete() };
-        let Some(step) = canary.steps.get(self.rollout.step as usize).copied() else { return self.complete() };
+        let step = canary.steps.get(self.rollout.step as usize).copied();
         let verdict = canary.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
         self.verdict.clone_from(&verdict);
         let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
@@ -165,8 +188,11 @@ impl<'a> Walk<'a> {
             return self.roll_back_failed(verdict);
         }
         let (is_paused, has_backend) = (self.is_held_by_pause(), self.has_backend());
-        if self.is_promoted() {
-            return !is_paused && has_backend && self.complete();
+        let Some(step) = step.filter(|_| !self.is_promoted()) else {
+            return !is_paused && has_backend && self.is_up_to(Weight::FULL) && self.complete();
+        };
+        if !self.is_up_to(step.weight) {
+            return false;
         }
         let is_held = self.is_held_by_step(step);
         if is_paused || is_held {
@@ -225,10 +251,15 @@ impl<'a> Walk<'a> {
     }
 
     fn enter_canary_step(&mut self, index: u32, step: Option<Step>) -> bool {
-        let Some(step) = step else { return self.complete() };
+        let is_tight = self.tight_room().is_some();
+        if step.is_none() && !is_tight {
+            return self.complete();
+        }
         self.rollout.phase = Phase::Progressing;
         self.rollout.step = index;
-        self.rollout.weight = step.weight;
+        if let Some(step) = step.filter(|_| !is_tight) {
+            self.rollout.weight = step.weight;
+        }
         self.rollout.since = self.inputs.now;
         self.verdict = None;
         true
@@ -268,6 +299,7 @@ impl<'a> Walk<'a> {
         let (number, to) = (from.next(), stable.number);
         let cause = Cause::Rollback { from, to, reason: reason.clone() };
         let copy = Revision { number, cause, actor: Actor::system(), created_at: self.inputs.now, ..stable };
+        self.workloads.insert(number, copy.workload(self.name));
         self.revisions.to_mut().insert(number, copy);
         self.rollback = Some(RollbackDraft { number, from, to, reason: reason.clone() });
         self.outcomes.insert(from, Outcome::RolledBack { by: number, reason: reason.clone() });
@@ -290,6 +322,7 @@ impl<'a> Walk<'a> {
         self.rollout.since = self.inputs.now;
         self.outcomes.insert(number, Outcome::Completed { at: self.inputs.now });
         self.verdict = None;
+        self.is_coming_up = false;
     }
 
     fn end_warm(&mut self) {
@@ -311,6 +344,7 @@ impl<'a> Walk<'a> {
         if before != after {
             self.tell_weights(&after);
         }
+        let sizes = self.sizes();
         let commit = (self.state != self.desired.state).then(|| Commit {
             parent: self.desired.parent,
             state: self.state.clone(),
@@ -320,6 +354,9 @@ impl<'a> Walk<'a> {
         });
         let paused = self.desired.control.revision == self.rollout.revision && self.desired.control.paused_by.is_some();
         Next {
+            sizes,
+            workloads: self.workloads,
+            is_coming_up: self.is_coming_up || self.rollout.phase == Phase::Starting,
             paused: paused && self.rollout.phase != Phase::Completed,
             state: self.state,
             rollout: self.rollout,
@@ -336,11 +373,10 @@ impl<'a> Walk<'a> {
 
     /// A rollback goes as soon as anything of the old version runs; everything else waits for all replicas.
     fn is_ready_to_serve(&mut self, number: RevisionNumber) -> bool {
-        let ready = self.ready_replicas(number);
-        let replicas = self.revisions.get(&number).map_or(1, |r| r.spec.replicas);
-        let needed = if self.is_rollback() { 1 } else { replicas };
+        let (ready, all) = (self.ready_replicas(number), self.needed_replicas(number));
+        let needed = if self.is_rollback() { 1 } else { all };
         if ready < needed {
-            self.wait(format!("{ready} of {replicas} workers of version {} are ready", self.target_version()));
+            self.wait(format!("{ready} of {all} workers of version {} are ready", self.target_version()));
         }
         ready >= needed
     }
@@ -370,67 +406,6 @@ impl<'a> Walk<'a> {
             self.wait(format!("no worker of version {} is ready", self.target_version()));
         }
         ready
-    }
-
-    // ---- what is known -----------------------------------------------------------------------------------------
-
-    fn cause_of(&self, number: RevisionNumber) -> Option<Cause> {
-        self.revisions.get(&number).map(|r| r.cause.clone())
-    }
-
-    fn is_rollback(&self) -> bool {
-        self.cause_of(self.rollout.revision).is_some_and(|cause| cause.is_rollback())
-    }
-
-    fn is_promoted(&self) -> bool {
-        let control = &self.desired.control;
-        control.revision == self.rollout.revision && control.promoted_by.is_some()
-    }
-
-    fn is_warm(&self, number: RevisionNumber) -> bool {
-        self.state.warm.iter().any(|w| w.revision == number)
-    }
-
-    fn canary(&self) -> Option<Canary> {
-        match &self.revisions.get(&self.rollout.revision)?.spec.strategy {
-            Strategy::Canary(canary) => Some(canary.clone()),
-            Strategy::Rolling { .. } => None,
-        }
-    }
-
-    fn workload_of(&self, number: RevisionNumber) -> Option<WorkloadId> {
-        self.revisions.get(&number).map(|r| r.workload(self.name).id)
-    }
-
-    fn runs_as_stable(&self, number: RevisionNumber) -> bool {
-        let stable = self.state.stable.and_then(|stable| self.workload_of(stable));
-        stable.is_some() && stable == self.workload_of(number)
-    }
-
-    /// What is unknown is not given up: it may be all that serves.
-    fn may_serve(&self, number: RevisionNumber) -> bool {
-        let observed = self.workload_of(number).map(|id| self.inputs.observation.of(&id));
-        matches!(observed, Some(Observed::Unknown { .. })) || self.ready_replicas(number) > 0
-    }
-
-    fn ready_replicas(&self, number: RevisionNumber) -> u32 {
-        let status = self.workload_of(number).and_then(|id| self.inputs.observation.of(&id).known().cloned());
-        status.map_or(0, |status| u32::try_from(status.ready().count()).unwrap_or(u32::MAX))
-    }
-
-    fn evidence(&self) -> Evidence {
-        let revision = self.rollout.revision;
-        let window = Window { revision, step: self.rollout.step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
-        self.inputs.evidence.get(&key).cloned().unwrap_or_default()
-    }
-
-    fn version_of(&self, number: RevisionNumber) -> String {
-        self.revisions.get(&number).map(|r| r.version.version.to_string()).unwrap_or_default()
-    }
-
-    fn target_version(&self) -> String {
-        self.version_of(self.rollout.revision)
     }
 
     // ---- what is said ------------------------------------------------------------------------------------------

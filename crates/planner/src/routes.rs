@@ -1,19 +1,17 @@
 //! The route of a deployment: variants with weights, and the backends that are ready for them.
 
 use modelyard_core::state::Phase;
-use modelyard_core::{
-    Backend, DeploymentName, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window,
-};
+use modelyard_core::{Backend, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window};
 
 use crate::rollout::Next;
 
 /// Weights sum to the whole: the stable revision, or without one the target, has what the target's share leaves.
-pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observation) -> Route {
+pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     let rollout = &next.rollout;
     let mut variants = Vec::new();
     let mut add = |number: RevisionNumber, as_name: VariantName, weight: Weight| {
         let Some(revision) = next.revision(number) else { return };
-        let workload = revision.workload(name).id;
+        let Some(workload) = next.workload_id(number).cloned() else { return };
         let ready = observation.of(&workload).known().into_iter().flat_map(|status| status.ready());
         let backends = ready.map(|(id, address)| Backend { id: id.clone(), address }).collect();
         let version = revision.version.version.clone();

@@ -23,6 +23,7 @@ pub(crate) fn check_invariants(inputs: &Inputs, plan: &Plan) {
         let pass = Pass::new(name, inputs, plan);
         pass.check_route();
         pass.check_warm();
+        pass.check_capacity();
         pass.check_report();
         if let Some(commit) = plan.commits.get(name) {
             pass.check_commit(commit);
@@ -140,6 +141,28 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Never more workers than there is room for, and at least one of what has traffic, where there is room for two.
+    fn check_capacity(&self) {
+        let Some(surge) = self.surge() else { return };
+        let live: BTreeSet<_> = self.live().into_iter().collect();
+        let wanted = |number: RevisionNumber| {
+            let id = self.workload(number);
+            let asked = || self.inputs.observation.of(&id).known().map(|status| status.workload.clone());
+            self.plan.ensure.get(&id).cloned().or_else(asked)
+        };
+        let Some(sizes) = live.iter().map(|n| wanted(*n).map(|w| (*n, w.size()))).collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let in_charge = self.after.stable.into_iter().chain(self.after.rollout.as_ref().map(|r| r.revision));
+        let largest = in_charge.map(|n| self.revision(n).workload(self.name).size()).max().unwrap_or(0);
+        let (asked, capacity) = (sizes.iter().map(|(_, size)| size).sum::<u32>(), largest + surge);
+        assert!(asked <= capacity, "{sizes:?} are {asked} workers, and there is room for {capacity}");
+        for variant in self.plan.routes[self.name].variants.iter().filter(|v| !v.weight.is_zero() && capacity > 1) {
+            let size = sizes.iter().find(|(n, _)| *n == variant.revision).map(|(_, size)| *size);
+            assert!(size > Some(0), "revision {} has traffic and no worker is wanted: {sizes:?}", variant.revision);
+        }
+    }
+
     fn check_report(&self) {
         let report = &self.plan.reports[self.name];
         let is_done = report.phase == Phase::Completed;
@@ -176,7 +199,9 @@ impl<'a> Pass<'a> {
         if old.revision != new.revision {
             return;
         }
-        let at = |r: &Rollout| (r.phase, r.step, r.weight, r.since);
+        // Where versions take each other's place, weights follow the workers that are ready.
+        let is_bounded = self.surge().is_some();
+        let at = |r: &Rollout| (r.phase, r.step, if is_bounded { Weight::ZERO } else { r.weight }, r.since);
         assert!(at(old) <= at(new), "no phase goes backward: {old:?} -> {new:?}");
         let Strategy::Canary(canary) = &self.revision(new.revision).spec.strategy else { return };
         let has_left = new.phase == Phase::Completed || new.step > old.step;
@@ -228,6 +253,7 @@ impl<'a> Pass<'a> {
             && self.ready(target) > 0
             && self.pauser().is_none()
             && self.before.state.stable.is_some()
+            && (self.surge().is_none() || self.has_most_workers(target))
         {
             assert_eq!(self.after.rollout.as_ref().map(|r| r.phase), Some(Phase::Completed));
             let full = self.plan.routes[self.name].variants.iter().find(|v| v.weight == Weight::FULL);
@@ -252,6 +278,21 @@ impl<'a> Pass<'a> {
 
     fn ready(&self, number: RevisionNumber) -> usize {
         self.inputs.observation.of(&self.workload(number)).known().map_or(0, |status| status.ready().count())
+    }
+
+    /// The `maxSurge` that counts: for a rollback, the tightest of what runs.
+    fn surge(&self) -> Option<u32> {
+        let surge = |number| self.revision(number).spec.strategy.max_surge();
+        let target = self.after.rollout.as_ref().map_or(self.before.target, |r| r.revision);
+        if !self.revision(target).cause.is_rollback() {
+            return surge(target);
+        }
+        self.live().into_iter().filter_map(surge).min()
+    }
+
+    fn has_most_workers(&self, number: RevisionNumber) -> bool {
+        let served = [self.before.state.stable, self.before.state.rollout.as_ref().map(|r| r.revision)];
+        served.into_iter().flatten().all(|other| self.ready(number) >= self.ready(other))
     }
 
     fn lost_share(&self, state: &DeploymentState) -> u16 {
@@ -283,7 +324,7 @@ impl<'a> Pass<'a> {
 /// Who serves which share by a state, in words of its own: the stable revision has what the one on trial leaves.
 fn shares(state: &DeploymentState) -> Shares {
     let Some(stable) = state.stable else { return Shares::new() };
-    let on_trial = state.rollout.as_ref().filter(|r| r.phase == Phase::Progressing);
+    let on_trial = state.rollout.as_ref().filter(|r| r.phase != Phase::Completed);
     let mut shares = match on_trial {
         None => vec![(VariantName::stable(), stable, Weight::FULL)],
         Some(rollout) => vec![

@@ -4,6 +4,7 @@
 
 mod conditions;
 mod control;
+mod in_place;
 mod invariants;
 mod judging;
 mod random_walk;

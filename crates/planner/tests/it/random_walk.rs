@@ -1,7 +1,7 @@
 //! Anything may happen at any time: the invariants hold through all of it, and it ends when it is left alone.
 
 use modelyard_core::state::{Outcome, Phase};
-use modelyard_core::{Observed, OnInconclusive, ReplicaPhase, Span, Strategy, WorkloadId};
+use modelyard_core::{Autoscaling, Observed, OnInconclusive, ReplicaPhase, Span, Strategy, WorkloadId};
 use modelyard_planner::plan;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -16,6 +16,9 @@ struct Manifest {
     replicas: u32,
     canary: Option<Trial>,
     window_s: u64,
+    max_surge: Option<u32>,
+    /// Whether the cluster chooses the number, up to twice as many.
+    is_scaled: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -85,8 +88,11 @@ fn manifest() -> impl Generator<Value = Manifest> {
     let choices = select(vec![OnInconclusive::Hold, OnInconclusive::Rollback, OnInconclusive::Promote]);
     let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices)
         .prop_map(|(hold_s, is_judged, on_inconclusive)| Trial { hold_s, is_judged, on_inconclusive });
-    (1u8..5, 1u32..4, prop::option::weighted(0.7, trial), select(vec![0u64, 60, 600]))
-        .prop_map(|(version, replicas, canary, window_s)| Manifest { version, replicas, canary, window_s })
+    let max_surge = prop::option::weighted(0.5, 0u32..3);
+    (1u8..5, 1u32..5, prop::option::weighted(0.7, trial), select(vec![0u64, 60, 600]), max_surge, prop::bool::weighted(0.1))
+        .prop_map(|(version, replicas, canary, window_s, max_surge, is_scaled)| {
+            Manifest { version, replicas, canary, window_s, max_surge, is_scaled }
+        })
 }
 
 fn act() -> impl Generator<Value = Act> {
@@ -128,17 +134,23 @@ fn act_on(world: &mut World, act: &Act) {
     match act {
         Act::Apply(manifest) => {
             let strategy = match &manifest.canary {
-                None => Strategy::rolling(),
+                None => Strategy::Rolling { max_surge: manifest.max_surge },
                 Some(trial) => {
                     let mut canary = canary();
                     canary.steps.iter_mut().for_each(|step| step.hold = Span::from_secs(trial.hold_s));
                     canary.analysis = canary.analysis.filter(|_| trial.is_judged);
                     canary.on_inconclusive = trial.on_inconclusive;
+                    canary.max_surge = manifest.max_surge;
                     Strategy::Canary(canary)
                 }
             };
             let mut spec = spec(&manifest.version.to_string(), strategy);
             spec.replicas = manifest.replicas;
+            spec.autoscaling = manifest.is_scaled.then_some(Autoscaling {
+                min_replicas: manifest.replicas,
+                max_replicas: manifest.replicas * 2,
+                target_cpu_utilization: 80,
+            });
             spec.rollback_window = Span::from_secs(manifest.window_s);
             world.apply(spec);
         }
@@ -222,7 +234,7 @@ fn leave_alone(world: &mut World, ending: Ending) {
         Ending::Promoted => world.promote(),
         Ending::GoodEvidence | Ending::TimeAlone => world.resume(),
     }
-    for _ in 0..12 {
+    for _ in 0..40 {
         world.all_ready();
         happen(world, &Event::Reconcile);
         world.gateways_report();

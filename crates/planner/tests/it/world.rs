@@ -193,6 +193,27 @@ impl World {
         }
     }
 
+    /// Replicas that are to run get ready as far as there is room for `capacity` of them; those that are ready stay.
+    pub(crate) fn ready_within(&mut self, capacity: u32) {
+        let ids: Vec<_> = self.inputs.observation.workloads.keys().cloned().collect();
+        let ready = |world: &Self, id: &WorkloadId| world.inputs.observation.of(id).known().map_or(0, |s| s.ready().count());
+        let taken: usize = ids.iter().map(|id| ready(self, id)).sum();
+        let mut left = capacity.checked_sub(u32::try_from(taken).unwrap()).expect("no more than there is room for");
+        for id in ids {
+            let before = u32::try_from(ready(self, &id)).unwrap();
+            self.set_ready(&id, before + left);
+            left -= u32::try_from(ready(self, &id)).unwrap() - before;
+        }
+    }
+
+    /// How many workers are asked for, by version.
+    pub(crate) fn asked(&self) -> Vec<(String, u32)> {
+        let known = self.inputs.observation.workloads.values().filter_map(Observed::known);
+        let mut asked: Vec<_> = known.map(|s| (s.workload.version.to_string(), s.workload.replicas)).collect();
+        asked.sort();
+        asked
+    }
+
     /// At most `count` replicas of a workload are ready, the others start.
     pub(crate) fn set_ready(&mut self, id: &WorkloadId, count: u32) {
         let Some(Observed::Known(status)) = self.inputs.observation.workloads.get_mut(id) else { return };
@@ -237,9 +258,11 @@ impl World {
         self.stop(plan);
     }
 
-    /// The store refuses the decisions, since someone wrote in between: no traffic moves.
+    /// The store refuses the decisions, since someone wrote in between: nothing is done for them, and no traffic moves.
     pub(crate) fn execute_refused(&mut self, plan: &Plan) {
-        self.start(plan);
+        if plan.commits.is_empty() {
+            self.start(plan);
+        }
         self.stop(plan);
     }
 
