@@ -71,9 +71,8 @@ impl Room {
 
     /// One worker, while the stable version has traffic that no worker of the target can take.
     fn reserved_for_stable(&self) -> u32 {
-        let has_traffic = self.goal < Weight::FULL
-            || self.target.ready == 0
-            || (self.is_held() && self.weight < Weight::FULL);
+        let has_traffic =
+            self.goal < Weight::FULL || self.target.ready == 0 || (self.is_held() && self.weight < Weight::FULL);
         u32::from(has_traffic && self.capacity() > 1).min(self.stable.size)
     }
 

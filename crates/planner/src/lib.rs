@@ -13,7 +13,6 @@ mod rollout;
 mod routes;
 mod troubles;
 mod verdict;
-mod workloads;
 
 pub use outline::outline;
 pub use plan::plan;

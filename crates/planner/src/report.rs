@@ -66,7 +66,7 @@ fn variant(variant: &Variant, next: &Next, observation: &Observation) -> Variant
 
 /// How many workers a variant should have by now. Where the cluster chooses, that is as many as there are.
 fn replicas(variant: &Variant, next: &Next, status: Option<&WorkloadStatus>) -> u32 {
-    let Some((_, wanted)) = next.live().find(|(number, _)| *number == variant.revision) else { return 0 };
+    let Some(wanted) = next.live.get(&variant.revision) else { return 0 };
     let Some(limits) = wanted.autoscaling else { return wanted.replicas };
     let staying = |s: &WorkloadStatus| s.replicas.iter().filter(|r| r.phase != ReplicaPhase::Draining).count();
     status.map_or(0, |s| count(staying(s))).max(limits.min_replicas)
@@ -113,8 +113,11 @@ fn progressing(next: &Next) -> Condition {
 }
 
 /// The workloads of the deployment that are known to run.
-fn running<'o>(next: &Next, observation: &'o Observation) -> impl Iterator<Item = (Workload, &'o WorkloadStatus)> {
-    next.live().filter_map(|(_, w)| observation.of(&w.id).known().map(|status| (w, status)))
+fn running<'o>(
+    next: &'o Next,
+    observation: &'o Observation,
+) -> impl Iterator<Item = (&'o Workload, &'o WorkloadStatus)> {
+    next.live.values().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
 }
 
 fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
@@ -127,7 +130,7 @@ fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
 }
 
 fn drifted(next: &Next, observation: &Observation) -> Option<Condition> {
-    let drift = running(next, observation).flat_map(|(w, status)| status.drift.iter().map(move |d| (w.id.clone(), d)));
+    let drift = running(next, observation).flat_map(|(w, status)| status.drift.iter().map(|d| (&w.id, d)));
     let told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}")).collect();
     let message = format!("{}; it is being mended", told.join("; "));
     (!told.is_empty()).then_some(Condition { kind: ConditionKind::Drifted, status: true, message })

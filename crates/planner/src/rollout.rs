@@ -26,10 +26,8 @@ pub(crate) struct Next<'a> {
     /// The rollout of `state`: there always is one by now.
     pub(crate) rollout: Rollout,
     pub(crate) revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
-    /// What each revision runs as, by its spec.
-    pub(crate) workloads: BTreeMap<RevisionNumber, Workload>,
-    /// How many workers each revision that must keep running is to have now, at most.
-    pub(crate) sizes: BTreeMap<RevisionNumber, u32>,
+    /// What each revision that must keep running is to run as now.
+    pub(crate) live: BTreeMap<RevisionNumber, Workload>,
     /// What is to be written; `None` if nothing changed.
     pub(crate) commit: Option<Commit>,
     pub(crate) paused: bool,
@@ -49,15 +47,7 @@ impl Next<'_> {
     }
 
     pub(crate) fn workload_id(&self, number: RevisionNumber) -> Option<&WorkloadId> {
-        self.workloads.get(&number).map(|workload| &workload.id)
-    }
-
-    /// The revisions that must keep running, and what each is to run as now.
-    pub(crate) fn live(&self) -> impl Iterator<Item = (RevisionNumber, Workload)> {
-        let of = |(number, size): (&RevisionNumber, &u32)| {
-            self.workloads.get(number).map(|workload| (*number, workload.clone().limited_to(*size)))
-        };
-        self.sizes.iter().filter_map(of)
+        self.live.get(&number).map(|workload| &workload.id)
     }
 }
 
@@ -65,8 +55,8 @@ impl Next<'_> {
 pub(crate) fn advance<'a>(name: &'a DeploymentName, desired: &'a DesiredDeployment, inputs: &'a Inputs) -> Next<'a> {
     let mut walk = Walk::new(name, desired, inputs);
     walk.begin_new_revision();
-    while walk.take_step() {}
     walk.end_warm();
+    while walk.take_step() {}
     walk.finish()
 }
 
@@ -333,18 +323,18 @@ impl<'a> Walk<'a> {
             let message = format!("revision {revision} (version {}) is no longer kept warm", self.version_of(revision));
             self.tell(EventKind::WarmEnded, message, json!({"revision": revision}));
         }
-        let ends: Vec<_> = self.state.warm.iter().map(|w| w.until).collect();
-        ends.into_iter().for_each(|until| self.wake(until));
     }
 
     fn finish(mut self) -> Next<'a> {
         self.state.rollout = Some(self.rollout.clone());
+        let ends: Vec<_> = self.state.warm.iter().map(|w| w.until).collect();
+        ends.into_iter().for_each(|until| self.wake(until));
         let before = shares(&self.desired.state);
         let after = shares(&self.state);
         if before != after {
             self.tell_weights(&after);
         }
-        let sizes = self.sizes();
+        let live = self.live();
         let commit = (self.state != self.desired.state).then(|| Commit {
             parent: self.desired.parent,
             state: self.state.clone(),
@@ -354,8 +344,7 @@ impl<'a> Walk<'a> {
         });
         let paused = self.desired.control.revision == self.rollout.revision && self.desired.control.paused_by.is_some();
         Next {
-            sizes,
-            workloads: self.workloads,
+            live,
             is_coming_up: self.is_coming_up || self.rollout.phase == Phase::Starting,
             paused: paused && self.rollout.phase != Phase::Completed,
             state: self.state,

@@ -107,9 +107,10 @@ fn is_trouble(condition: &Condition) -> bool {
     match condition.kind {
         ConditionKind::Available => !condition.status,
         ConditionKind::Progressing => false,
-        ConditionKind::Degraded | ConditionKind::CrashLooping | ConditionKind::Drifted | ConditionKind::Inconclusive => {
-            condition.status
-        }
+        ConditionKind::Degraded
+        | ConditionKind::CrashLooping
+        | ConditionKind::Drifted
+        | ConditionKind::Inconclusive => condition.status,
     }
 }
 

@@ -14,8 +14,13 @@ use super::Walk;
 use crate::capacity::{self, Room, Workers, leftovers, workers_for};
 
 impl Walk<'_> {
-    /// How many workers each revision that must keep running is to have, at most.
-    pub(super) fn sizes(&self) -> BTreeMap<RevisionNumber, u32> {
+    /// What each revision that must keep running is to run as: with how many workers, at most.
+    pub(super) fn live(&self) -> BTreeMap<RevisionNumber, Workload> {
+        let limited = |(number, size)| Some((number, self.workloads.get(&number)?.clone().limited_to(size)));
+        self.sizes().into_iter().filter_map(limited).collect()
+    }
+
+    fn sizes(&self) -> BTreeMap<RevisionNumber, u32> {
         let target = self.rollout.revision;
         let mut sizes = BTreeMap::from([(target, self.size(target))]);
         sizes.extend(self.state.stable.map(|stable| (stable, self.size(stable))));

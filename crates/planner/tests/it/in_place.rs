@@ -55,14 +55,7 @@ fn walk(world: &mut World, capacity: u32, passes: usize) -> Vec<String> {
 fn workers_are_replaced_one_by_one_and_traffic_follows() {
     let mut world = serving(3, 0);
     world.apply(rolling("2", 3, 0));
-    assert_eq!(
-        walk(&mut world, 3, 8),
-        [
-            "1x2 2x1 | 1:100%",
-            "1x1 2x2 | 1:50% 2:50%",
-            "1x0 2x3 | 2:100%",
-        ]
-    );
+    assert_eq!(walk(&mut world, 3, 8), ["1x2 2x1 | 1:100%", "1x1 2x2 | 1:50% 2:50%", "1x0 2x3 | 2:100%",]);
     assert_eq!(world.report().phase, Phase::Completed);
     assert!(plan(&world.inputs).is_settled());
 }
@@ -103,7 +96,8 @@ fn where_there_is_room_for_one_the_old_one_ends_first() {
              between",
         ]
     );
-    let available = |world: &World| world.report().conditions.iter().any(|c| c.kind == ConditionKind::Available && c.status);
+    let available =
+        |world: &World| world.report().conditions.iter().any(|c| c.kind == ConditionKind::Available && c.status);
     assert!(!available(&world), "the gap is not hidden");
     world.ready_within(1);
     pass(&mut world);
@@ -183,14 +177,7 @@ fn a_rollback_to_a_version_that_was_not_kept_warm_walks_the_same_path() {
     world.apply(rolling("2", 3, 0));
     walk(&mut world, 3, 8);
     world.roll_back(1);
-    assert_eq!(
-        walk(&mut world, 3, 8),
-        [
-            "1x1 2x2 | 2:100%",
-            "1x2 2x1 | 2:50% 1:50%",
-            "1x3 2x0 | 1:100%",
-        ]
-    );
+    assert_eq!(walk(&mut world, 3, 8), ["1x1 2x2 | 2:100%", "1x2 2x1 | 2:50% 1:50%", "1x3 2x0 | 1:100%",]);
     assert_eq!(world.report().phase, Phase::Completed);
 }
 

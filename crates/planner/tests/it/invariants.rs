@@ -134,7 +134,8 @@ impl<'a> Pass<'a> {
             if !self.before.state.warm.contains(warm) {
                 let window = self.revision(self.desired.target).spec.rollback_window;
                 let unfinished = self.before.state.rollout.as_ref().map(|r| r.revision);
-                assert_eq!(Some(warm.revision), self.before.state.stable.or(unfinished));
+                let served = [self.before.state.stable, unfinished];
+                assert!(served.contains(&Some(warm.revision)), "{warm:?} has served: {served:?}");
                 assert!(window.as_millis() > 0, "a window of zero keeps nothing warm");
                 assert_eq!(warm.until, self.inputs.now + window);
             }

@@ -8,6 +8,7 @@ mod in_place;
 mod invariants;
 mod judging;
 mod random_walk;
+mod scale;
 mod stories;
 mod words;
 mod workers;

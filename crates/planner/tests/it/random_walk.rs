@@ -89,9 +89,21 @@ fn manifest() -> impl Generator<Value = Manifest> {
     let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices)
         .prop_map(|(hold_s, is_judged, on_inconclusive)| Trial { hold_s, is_judged, on_inconclusive });
     let max_surge = prop::option::weighted(0.5, 0u32..3);
-    (1u8..5, 1u32..5, prop::option::weighted(0.7, trial), select(vec![0u64, 60, 600]), max_surge, prop::bool::weighted(0.1))
-        .prop_map(|(version, replicas, canary, window_s, max_surge, is_scaled)| {
-            Manifest { version, replicas, canary, window_s, max_surge, is_scaled }
+    (
+        1u8..5,
+        1u32..5,
+        prop::option::weighted(0.7, trial),
+        select(vec![0u64, 60, 600]),
+        max_surge,
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(version, replicas, canary, window_s, max_surge, is_scaled)| Manifest {
+            version,
+            replicas,
+            canary,
+            window_s,
+            max_surge,
+            is_scaled,
         })
 }
 

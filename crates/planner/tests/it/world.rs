@@ -196,7 +196,8 @@ impl World {
     /// Replicas that are to run get ready as far as there is room for `capacity` of them; those that are ready stay.
     pub(crate) fn ready_within(&mut self, capacity: u32) {
         let ids: Vec<_> = self.inputs.observation.workloads.keys().cloned().collect();
-        let ready = |world: &Self, id: &WorkloadId| world.inputs.observation.of(id).known().map_or(0, |s| s.ready().count());
+        let ready =
+            |world: &Self, id: &WorkloadId| world.inputs.observation.of(id).known().map_or(0, |s| s.ready().count());
         let taken: usize = ids.iter().map(|id| ready(self, id)).sum();
         let mut left = capacity.checked_sub(u32::try_from(taken).unwrap()).expect("no more than there is room for");
         for id in ids {
