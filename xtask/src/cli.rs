@@ -81,6 +81,10 @@ mod tests {
             "events --deployment linear --since 2026-11-24T12:00:00Z --follow -o json",
             "alias set linear stable 2",
             "alias drop linear stable",
+            "token create --name alice --role operator --expires 12h",
+            "token create --role gateway --secret gateway-token --namespace modelyard",
+            "token list -o json",
+            "token revoke 7",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
@@ -97,6 +101,8 @@ mod tests {
             "get revisions",
             "get models Upper",
             "history l --at noon",
+            "token create --role viewer",
+            "token create --name a --role root",
             "infer l",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));

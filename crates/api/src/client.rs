@@ -41,7 +41,7 @@ impl ClientError {
     }
 }
 
-type Result<T> = std::result::Result<T, ClientError>;
+pub(crate) type Result<T> = std::result::Result<T, ClientError>;
 
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -63,7 +63,7 @@ impl Client {
         &self.server
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}/api/v1{path}", self.server));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -74,7 +74,7 @@ impl Client {
         request
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request
             .send()
             .await
@@ -104,7 +104,7 @@ impl Client {
         self.json(self.request(Method::GET, path)).await
     }
 
-    async fn post<B: Serialize, T: DeserializeOwned>(
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// All items of a paged list.
-    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+    pub(crate) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {

@@ -76,6 +76,13 @@ pub struct Options {
     /// Instead of a database of the test's own.
     pub database_url: Option<String>,
     pub environment: Vec<(String, String)>,
+    /// The control plane listens on all addresses, not only on loopback.
+    pub public: bool,
+    /// What the client shows.
+    pub token: Option<String>,
+    /// More arguments.
+    pub control_plane: Vec<String>,
+    pub gateway: Vec<String>,
 }
 
 pub struct Stack {
@@ -105,7 +112,7 @@ impl Stack {
         let temporary = options.state_dir.is_none().then(|| tempfile::tempdir().expect("a directory"));
         let state_dir =
             options.state_dir.clone().or(temporary.as_ref().map(|t| t.path().to_owned())).expect("a directory");
-        let (listen, gateway) = (free(), free());
+        let (listen, gateway, token) = (free(), free(), options.token.clone());
         let mut stack = Self {
             options,
             state_dir,
@@ -114,7 +121,7 @@ impl Stack {
             gateway,
             control_plane: None,
             gateway_process: None,
-            client: Client::new(&format!("http://{listen}"), None, Some("test".into())),
+            client: Client::new(&format!("http://{listen}"), token, Some("test".into())),
             _database: database,
             _temporary: temporary,
         };
@@ -126,6 +133,7 @@ impl Stack {
     // ---- processes ---------------------------------------------------------------------------------------------
 
     pub async fn start_control_plane(&mut self) {
+        let host = if self.options.public { "0.0.0.0" } else { "127.0.0.1" };
         self.control_plane = Some(self.spawn(
             "modelyard-control-plane",
             &[
@@ -133,7 +141,7 @@ impl Stack {
                 "--database-url",
                 &self.database_url,
                 "--listen",
-                &self.listen.to_string(),
+                &format!("{host}:{}", self.listen.port()),
                 "--state-dir",
                 &self.state_dir.display().to_string(),
                 "--worker-binary",
@@ -141,6 +149,7 @@ impl Stack {
                 "--drain-timeout",
                 "5",
             ],
+            &self.options.control_plane,
         ));
         eventually("the control plane is ready", async || self.client.ready().await.then_some(())).await;
     }
@@ -156,19 +165,20 @@ impl Stack {
                 "--state-dir",
                 &self.state_dir.join("gateway").display().to_string(),
             ],
+            &self.options.gateway,
         ));
         let url = format!("{}/v2/health/ready", self.gateway_url());
         eventually("the gateway is ready", async || reqwest::get(&url).await.ok().filter(|r| r.status().is_success()))
             .await;
     }
 
-    fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
+    fn spawn(&self, name: &str, arguments: &[&str], more: &[String]) -> Child {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.state_dir.join(format!("{name}.log")));
         let log = log.expect("a log");
         let environment = self.options.environment.iter().map(|(k, v)| (k, v));
         let mut command = Command::new(binary(name));
-        command.args(arguments).envs(environment).stdin(Stdio::null());
+        command.args(arguments).args(more).envs(environment).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts")
     }
 

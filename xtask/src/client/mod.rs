@@ -21,6 +21,7 @@ mod rollback;
 mod rollout;
 #[cfg(test)]
 mod samples;
+mod token;
 mod when;
 
 use std::io;
@@ -95,6 +96,8 @@ pub(crate) enum ClientCommand {
     Events(On<events::Events>),
     /// Move or drop an alias of a model
     Alias(On<Pick<alias::Alias>>),
+    /// Make, list and revoke tokens of the admin API
+    Token(On<Pick<token::Token>>),
 }
 
 /// A mistake in the command line that clap cannot see.
@@ -116,6 +119,7 @@ pub(crate) async fn run(command: ClientCommand) -> ExitCode {
         ClientCommand::Infer(on) => infer::run(on.args, &on.connection.gateway).await,
         ClientCommand::Events(on) => events::run(on.args, &on.connection.client()).await,
         ClientCommand::Alias(on) => alias::run(on.args.one, &on.connection.client()).await,
+        ClientCommand::Token(on) => token::run(on.args.one, &on.connection.client()).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ mod deployments;
 mod drive;
 mod events;
 mod extract;
+mod guard;
 mod health;
 mod internal;
 mod models;
@@ -16,6 +17,7 @@ mod revisions;
 mod rollback;
 mod rollout;
 mod served;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -26,7 +28,8 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -40,8 +43,20 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 #[openapi(info(
     title = "Modelyard admin API",
     description = "Models, versions, deployments and their rollouts. Errors are RFC 9457 problem details."
-))]
+), security(("token" = [])), modifiers(&TokenScheme))]
 struct Document;
+
+/// Every operation takes a bearer token; which roles may do what is in `access/rules.rs`.
+struct TokenScheme;
+
+impl Modify for TokenScheme {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = Http::builder().scheme(HttpAuthScheme::Bearer);
+        let scheme = scheme.description(Some("Not needed on loopback, unless the daemon runs with --require-tokens"));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
+    }
+}
 
 fn documented() -> OpenApiRouter<Arc<App>> {
     let api = OpenApiRouter::new()
@@ -64,7 +79,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(drive::abort))
         .routes(routes!(rollout::get_rollout))
         .routes(routes!(served::get_served))
-        .routes(routes!(events::list_events));
+        .routes(routes!(events::list_events))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
 }
 
@@ -104,5 +121,6 @@ fn router(app: Arc<App>) -> Router {
             ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
 }
