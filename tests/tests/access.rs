@@ -98,7 +98,11 @@ async fn beyond_loopback_everyone_needs_a_token_and_events_name_its_holder() {
     for path in ["/api/v1/models", "/api/v1/openapi.json", "/metrics", "/internal/v1/routes", "/nothing/here"] {
         for token in [None, Some("my_guess"), Some(bootstrap_token("root").as_str())] {
             let refused = ask(&stack, Method::GET, path, token).await;
-            assert_eq!((refused.status().as_u16(), &refused.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()), "{path}");
+            assert_eq!(
+                (refused.status().as_u16(), &refused.headers()["www-authenticate"]),
+                (401, &"Bearer".parse().unwrap()),
+                "{path}"
+            );
             assert!(problem(refused).await.contains("token"));
         }
     }
@@ -199,10 +203,7 @@ async fn a_token_ends_when_it_expires_or_is_revoked_by_whomever() {
     let revoked = control_plane(&["token", "revoke", &id.to_string(), "--actor", "eve"], stack.database_url());
     assert!(revoked.status.success(), "{revoked:?}");
     let since = Instant::now();
-    eventually("it is refused", async || {
-        (get(&stack, "/api/v1/models", &elsewhere).await == 401).then_some(())
-    })
-    .await;
+    eventually("it is refused", async || (get(&stack, "/api/v1/models", &elsewhere).await == 401).then_some(())).await;
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
 
     let tokens = stack.client.tokens().await.unwrap();

@@ -52,11 +52,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// `server`: `http://127.0.0.1:8080`. `actor`: who the events should name.
+    /// `server`: `http://127.0.0.1:8080`. `actor`: who the events should name where no token does.
     pub fn new(server: &str, token: Option<String>, actor: Option<String>) -> Self {
-        // No total time-out: uploads and followed events are as long as they are.
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy().build();
-        Self { server: server.trim_end_matches('/').to_owned(), token, actor, http: http.unwrap_or_default() }
+        let http = http(None).unwrap_or_default();
+        Self { server: server.trim_end_matches('/').to_owned(), token, actor, http }
+    }
+
+    /// Asks by `http` instead, such as one from [`http`] that trusts a private CA.
+    #[must_use]
+    pub fn with_http(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
     }
 
     pub fn server(&self) -> &str {
@@ -295,6 +300,19 @@ impl Client {
             };
             std::future::ready(item)
         }))
+    }
+}
+
+/// Trusts the certificates of `ca` (PEM) instead of the system's, where given. No total time-out: uploads and followed
+/// events are as long as they are.
+///
+/// # Errors
+/// Certificates that cannot be read.
+pub fn http(ca: Option<&[u8]>) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy();
+    match ca {
+        Some(pem) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?).build(),
+        None => builder.build(),
     }
 }
 

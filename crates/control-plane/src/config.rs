@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use modelyard_tls::TlsFiles;
 
 use crate::access::command::TokenCommand;
 
@@ -62,6 +63,8 @@ pub struct Serve {
     pub inspect_memory: u64,
     #[command(flatten)]
     pub access: Access,
+    #[command(flatten)]
+    pub tls: TlsFiles,
 }
 
 /// Who may use the admin API.

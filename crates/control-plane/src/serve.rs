@@ -7,6 +7,7 @@ use anyhow::Context;
 use modelyard_runtime::Runtime;
 use modelyard_runtime_local::{LocalConfig, LocalRuntime};
 use modelyard_store::{Store, StoreError};
+use modelyard_tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{RwLock, watch};
@@ -28,6 +29,7 @@ const GIBIBYTE: u64 = 1 << 30;
 /// # Errors
 /// What keeps it from starting, or another control plane having taken office.
 pub async fn run(config: Serve) -> anyhow::Result<()> {
+    let tls = ServerTls::load(&config.tls)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: is another control plane running?", config.listen))?;
@@ -36,7 +38,10 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
     tokio::spawn(sweep::run(app.clone()));
     tokio::spawn(app.access.clone().keep_current());
-    let serving = tokio::spawn(http::serve(listener, app.clone(), stop.clone()));
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.keep_current());
+    }
+    let serving = tokio::spawn(http::serve(listener, tls, app.clone(), stop.clone()));
     tracing::info!(listen = %config.listen, epoch = %app.epoch, "control plane in office");
     let reconciled = reconcile::run(app, stop.clone()).await;
     stop.cancel();

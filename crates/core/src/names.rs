@@ -27,8 +27,7 @@ impl NameError {
 const DNS_LABEL: &str = "use 1 to 52 lower-case letters, digits and `-`, starting and ending with a letter or digit";
 const VERSION: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit";
 const ALIAS: &str = "use 1 to 64 letters, digits, `_` and `-`, starting with a letter";
-const TOKEN_NAME: &str =
-    "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit, and not `modelyard`, which is the \
+const TOKEN_NAME: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit, and not `modelyard`, which is the \
      system itself";
 const TOKEN: &str = "use 1 to 128 printable characters without spaces at the ends";
 

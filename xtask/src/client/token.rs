@@ -59,7 +59,8 @@ pub(super) async fn run(args: Token, client: &Client) -> anyhow::Result<()> {
         }
         Token::Create(create) if create.secret.is_some() || in_database() => {
             let mut arguments = vec!["create".into(), "--role".into(), create.role.to_string()];
-            let mut option = |flag: &str, value: Option<String>| arguments.extend([flag.into()].into_iter().chain(value));
+            let mut option =
+                |flag: &str, value: Option<String>| arguments.extend([flag.into()].into_iter().chain(value));
             if let Some(name) = create.name {
                 option("--name", Some(name.into()));
             }

@@ -12,6 +12,7 @@ mod extract;
 mod guard;
 mod health;
 mod internal;
+mod listen;
 mod models;
 mod revisions;
 mod rollback;
@@ -26,6 +27,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use modelyard_tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -94,14 +96,25 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 ///
 /// # Errors
 /// A listener that fails.
-pub async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = router(app);
-    let listener = listener.tap_io(|connection| {
-        connection.set_nodelay(true).ok();
-    });
+    let serving = async {
+        let Some(tls) = tls else {
+            let listener = listener.tap_io(|connection| {
+                connection.set_nodelay(true).ok();
+            });
+            return axum::serve(listener, router).await;
+        };
+        axum::serve(listen::TlsListener::new(listener, tls), router).await
+    };
     // Streams to gateways and followers never end by themselves: they are cut when we stop.
     tokio::select! {
-        served = async { axum::serve(listener, router).await } => served,
+        served = serving => served,
         () = stop.cancelled() => Ok(()),
     }
 }

@@ -13,7 +13,10 @@ fn token(role: Role, lifetime: &str) -> NewToken {
 async fn a_token_is_found_by_its_hash_until_it_is_revoked_and_events_tell_of_both() {
     let fixture = Fixture::new().await;
     let issued = fixture.store.create_token(token(Role::Operator, "30d"), &ann(), now()).await.unwrap();
-    assert_eq!((issued.row.digest, issued.row.expires_at), (issued.secret.hash(), now() + Span::from_secs(30 * 86_400)));
+    assert_eq!(
+        (issued.row.digest, issued.row.expires_at),
+        (issued.secret.hash(), now() + Span::from_secs(30 * 86_400))
+    );
     let found = fixture.store.tokens_with(&[issued.secret.hash()]).await.unwrap();
     assert_eq!(found, [issued.row.clone()]);
     assert!(fixture.store.has_token_for_people(now()).await.unwrap());
@@ -41,7 +44,10 @@ async fn people_get_no_roles_of_machines_and_machines_none_of_people() {
     let issued = fixture.store.issue_token(token(Role::Worker, "1h"), now()).await.unwrap();
     assert_eq!(fixture.store.tokens(10, None).await.unwrap(), [issued.row]);
     assert!(!fixture.store.has_token_for_people(now()).await.unwrap());
-    assert!(fixture.store.events(&EventFilter::default(), 10).await.unwrap().is_empty(), "they are many and short-lived");
+    assert!(
+        fixture.store.events(&EventFilter::default(), 10).await.unwrap().is_empty(),
+        "they are many and short-lived"
+    );
 }
 
 #[tokio::test]
