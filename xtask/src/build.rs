@@ -8,7 +8,8 @@ use tokio::process::Command;
 use crate::console::Console;
 use crate::workspace;
 
-const PACKAGES: [&str; 3] = ["modelyard-control-plane", "modelyard-gateway", "modelyard-worker"];
+const CONTROL_PLANE: &str = "modelyard-control-plane";
+const PACKAGES: [&str; 3] = [CONTROL_PLANE, "modelyard-gateway", "modelyard-worker"];
 
 /// How programs are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +21,18 @@ pub(crate) enum Profile {
 /// Builds control plane, gateway and worker; returns the directory that holds them. Dropping the future ends cargo.
 pub(crate) async fn binaries(profile: Profile, console: Console) -> Result<PathBuf> {
     console.say("building control plane, gateway and worker (the first time takes some minutes)");
+    build(profile, &PACKAGES).await
+}
+
+/// Builds the control plane alone, and says nothing on standard output; returns its path.
+pub(crate) async fn control_plane(profile: Profile) -> Result<PathBuf> {
+    Ok(build(profile, &[CONTROL_PLANE]).await?.join(CONTROL_PLANE))
+}
+
+async fn build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let mut command = Command::from(workspace::cargo());
     command.args(["build", "--bins"]).kill_on_drop(true);
-    for package in PACKAGES {
+    for package in packages {
         command.args(["--package", package]);
     }
     if profile == Profile::Release {

@@ -94,6 +94,10 @@ mod tests {
             "kube start apiserver",
             "image --debug --load",
             "image --from target/debug",
+            "token create --name alice --role operator --expires 12h",
+            "token create --role gateway --secret gateway-token --namespace modelyard",
+            "token list -o json",
+            "token revoke 7",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
@@ -110,6 +114,8 @@ mod tests {
             "get revisions",
             "get models Upper",
             "history l --at noon",
+            "token create --role viewer",
+            "token create --name a --role root",
             "infer l",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use modelyard_postgres_local as postgres;
 use modelyard_postgres_local::Cluster;
 use tokio::process::Command;
@@ -115,7 +115,12 @@ impl Stack {
         for service in [GATEWAY, CONTROL_PLANE] {
             leftovers::end(&self.options.state_dir, service, self.console).await?;
         }
-        ports::check(self.options.listen, "control plane", "--listen")?;
+        let listen = self.options.listen;
+        ensure!(
+            listen.ip().is_loopback(),
+            "refusing to listen on {listen}: this is for one machine, where nobody needs a token. Beyond it, see docs/operations.md"
+        );
+        ports::check(listen, "control plane", "--listen")?;
         ports::check(self.options.gateway, "gateway", "--gateway")?;
         self.binaries = match self.options.binaries.clone() {
             Some(binaries) => binaries,

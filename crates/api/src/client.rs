@@ -41,7 +41,7 @@ impl ClientError {
     }
 }
 
-type Result<T> = std::result::Result<T, ClientError>;
+pub(crate) type Result<T> = std::result::Result<T, ClientError>;
 
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -52,18 +52,23 @@ pub struct Client {
 }
 
 impl Client {
-    /// `server`: `http://127.0.0.1:8080`. `actor`: who the events should name.
+    /// `server`: `http://127.0.0.1:8080`. `actor`: who the events should name where no token does.
     pub fn new(server: &str, token: Option<String>, actor: Option<String>) -> Self {
-        // No total time-out: uploads and followed events are as long as they are.
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy().build();
-        Self { server: server.trim_end_matches('/').to_owned(), token, actor, http: http.unwrap_or_default() }
+        let http = http(None).unwrap_or_default();
+        Self { server: server.trim_end_matches('/').to_owned(), token, actor, http }
+    }
+
+    /// Asks by `http` instead, such as one from [`http`] that trusts a private CA.
+    #[must_use]
+    pub fn with_http(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
     }
 
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}/api/v1{path}", self.server));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -74,7 +79,7 @@ impl Client {
         request
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request
             .send()
             .await
@@ -104,7 +109,7 @@ impl Client {
         self.json(self.request(Method::GET, path)).await
     }
 
-    async fn post<B: Serialize, T: DeserializeOwned>(
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,
@@ -114,7 +119,7 @@ impl Client {
     }
 
     /// All items of a paged list.
-    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+    pub(crate) async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
@@ -295,6 +300,19 @@ impl Client {
             };
             std::future::ready(item)
         }))
+    }
+}
+
+/// Trusts the certificates of `ca` (PEM) instead of the system's, where given. No total time-out: uploads and followed
+/// events are as long as they are.
+///
+/// # Errors
+/// Certificates that cannot be read.
+pub fn http(ca: Option<&[u8]>) -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy();
+    match ca {
+        Some(pem) => builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?).build(),
+        None => builder.build(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod problem;
+pub mod tokens;
 pub mod types;
 
 pub use client::{Client, ClientError};

@@ -10,6 +10,7 @@ use modelyard_runtime::Runtime;
 use modelyard_store::Store;
 use tokio::sync::{RwLock, watch};
 
+use crate::access::Access;
 use crate::artifacts::Artifacts;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
@@ -21,6 +22,7 @@ pub struct App {
     /// This control plane's term of office.
     pub epoch: Epoch,
     pub store: Store,
+    pub access: Arc<Access>,
     pub artifacts: Arc<Artifacts>,
     pub runtime: Arc<dyn Runtime>,
     pub gateways: Gateways,

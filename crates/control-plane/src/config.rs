@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use modelyard_tls::TlsFiles;
+
+use crate::access::command::TokenCommand;
 
 /// Modelyard's control plane: keeps models and deployments in Postgres, and makes the machine agree with them.
 #[derive(Debug, Parser)]
@@ -27,6 +30,9 @@ pub enum Command {
     },
     /// Print the OpenAPI document of the admin API.
     Openapi,
+    /// Make, list and revoke tokens of the admin API, in the database itself.
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +40,7 @@ pub struct Serve {
     /// postgres://USER:PASSWORD@HOST:PORT/NAME
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// The admin API. Loopback only, until there are tokens.
+    /// The admin API. Beyond loopback it answers to tokens alone.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Artifacts and workers are kept here.
@@ -55,6 +61,22 @@ pub struct Serve {
     /// Gibibytes of address space that loading an artifact may take when it is registered.
     #[arg(long, default_value_t = 16)]
     pub inspect_memory: u64,
+    #[command(flatten)]
+    pub access: Access,
+    #[command(flatten)]
+    pub tls: TlsFiles,
+}
+
+/// Who may use the admin API.
+#[derive(Debug, Default, clap::Args)]
+pub struct Access {
+    /// Ask for tokens on loopback too. Beyond loopback they are always asked for.
+    #[arg(long)]
+    pub require_tokens: bool,
+    /// A directory of tokens, such as a mounted Secret: each file is named ROLE or ROLE.NAME (roles: viewer, operator,
+    /// admin, gateway), and its content is the token. Read again when it changes.
+    #[arg(long, value_name = "DIR")]
+    pub bootstrap_tokens: Option<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 //! Decisions are the planner's, SQL is the store's, processes are the runtime's. What is left is here: the HTTP
 //! handlers (`http`), apply (`apply`), the reconcile loop (`reconcile`), and the link to gateways (`gateways`).
 
+pub mod access;
 pub mod app;
 pub mod apply;
 pub mod artifacts;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use modelyard_control_plane::config::{Arguments, Command};
-use modelyard_control_plane::{http, serve};
+use modelyard_control_plane::{access, http, serve};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -15,6 +15,7 @@ async fn main() -> anyhow::Result<()> {
             tracing::info!(stopped, "workers ended");
             Ok(())
         }
+        Command::Token(command) => access::command::run(command).await,
         Command::Openapi => {
             let document = http::openapi().to_pretty_json()?;
             #[expect(clippy::print_stdout, reason = "the document is this command's result")]

@@ -7,6 +7,7 @@ use modelyard_core::manifest::Problem;
 use modelyard_runtime::RuntimeError;
 use modelyard_store::StoreError;
 
+use crate::access::Denied;
 use crate::artifacts::ArtifactError;
 
 /// An answer that is not the one asked for.
@@ -65,6 +66,18 @@ impl ApiError {
     fn unavailable(what: &str) -> Self {
         let detail = format!("{what} does not answer right now; nothing was changed. Try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NoToken | Denied::Unknown | Denied::Expired { .. } => {
+                Self::new(StatusCode::UNAUTHORIZED, "unauthorized", denied.to_string())
+            }
+            Denied::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string()),
+            Denied::Store(error) => error.into(),
+        }
     }
 }
 

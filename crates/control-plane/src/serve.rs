@@ -7,12 +7,14 @@ use anyhow::Context;
 use modelyard_runtime::Runtime;
 use modelyard_runtime_local::{LocalConfig, LocalRuntime};
 use modelyard_store::{Store, StoreError};
+use modelyard_tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::access::Access;
+use crate::app::{App, now};
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
 use crate::gateways::Gateways;
@@ -27,7 +29,7 @@ const GIBIBYTE: u64 = 1 << 30;
 /// # Errors
 /// What keeps it from starting, or another control plane having taken office.
 pub async fn run(config: Serve) -> anyhow::Result<()> {
-    refuse_public(&config)?;
+    let tls = ServerTls::load(&config.tls)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: is another control plane running?", config.listen))?;
@@ -35,22 +37,16 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     tokio::spawn(sweep::run(app.clone()));
-    let serving = tokio::spawn(http::serve(listener, app.clone(), stop.clone()));
+    tokio::spawn(app.access.clone().keep_current());
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.keep_current());
+    }
+    let serving = tokio::spawn(http::serve(listener, tls, app.clone(), stop.clone()));
     tracing::info!(listen = %config.listen, epoch = %app.epoch, "control plane in office");
     let reconciled = reconcile::run(app, stop.clone()).await;
     stop.cancel();
     serving.await??;
     reconciled.context("this control plane ends")
-}
-
-/// Without tokens, whoever reaches the API owns the machine.
-fn refuse_public(config: &Serve) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.listen.ip().is_loopback(),
-        "refusing to listen on {}: the admin API has no tokens yet, so it listens on loopback only. Use 127.0.0.1 or [::1]",
-        config.listen
-    );
-    Ok(())
 }
 
 async fn assemble(config: &Serve) -> anyhow::Result<App> {
@@ -62,6 +58,7 @@ async fn assemble(config: &Serve) -> anyhow::Result<App> {
     });
     let store = Store::connect(&config.database_url)?;
     migrate(&store).await?;
+    let access = Arc::new(Access::open(store.clone(), config.listen, &config.access, now()).await?);
     let epoch = store.take_office().await?;
     let runtime: Arc<dyn Runtime> = LocalRuntime::open(
         LocalConfig {
@@ -74,6 +71,7 @@ async fn assemble(config: &Serve) -> anyhow::Result<App> {
     Ok(App {
         epoch,
         store,
+        access,
         artifacts,
         runtime,
         gateways: Gateways::new(epoch),

@@ -1,9 +1,9 @@
-//! Deletes artifacts that were uploaded and never registered, and what cut-off uploads left.
+//! Deletes artifacts that were uploaded and never registered, what cut-off uploads left, and tokens long expired.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::App;
+use crate::app::{App, now};
 use crate::artifacts::ArtifactError;
 
 /// An upload is followed by its manifest within seconds; a day is for people who do it by hand.
@@ -14,6 +14,9 @@ pub(crate) async fn run(app: Arc<App>) {
     loop {
         if let Err(error) = sweep(&app).await {
             tracing::warn!(%error, "unused artifacts could not be swept");
+        }
+        if let Err(error) = app.store.sweep_tokens(now()).await {
+            tracing::warn!(%error, "expired tokens could not be swept");
         }
         tokio::time::sleep(EVERY).await;
     }

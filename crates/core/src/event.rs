@@ -54,6 +54,9 @@ kinds! {
     RolledBack = "RolledBack",
     /// A warm revision's time is over.
     WarmEnded = "WarmEnded",
+    /// Somebody was given access; `data` tells for what role and until when, never the token.
+    TokenCreated = "TokenCreated",
+    TokenRevoked = "TokenRevoked",
 }
 
 impl fmt::Display for EventKind {

@@ -3,6 +3,7 @@
 //! Everything here is data and its parsing. No async, no I/O, no clock, no randomness: whoever needs those passes
 //! their results in.
 
+pub mod access;
 pub mod deployment;
 pub mod digest;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod weight;
 pub mod workload;
 pub mod yaml;
 
+pub use access::{Role, TokenId, TokenSecret};
 pub use deployment::{
     Analysis, Autoscaling, Batching, Canary, DeploymentSpec, DisruptionBudget, Labels, OnInconclusive, Resources, Step,
     Strategy, Toleration, VersionRef,
@@ -33,7 +35,7 @@ pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
 pub use histogram::LatencyHistogram;
 pub use names::{
     Actor, AliasName, BackendId, DeploymentName, Epoch, GatewayId, ModelName, NameError, RevisionNumber, StateVersion,
-    VariantName, VersionName,
+    TokenName, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
 pub use route::{Backend, Route, RouteTable, TableVersion, Variant, Window};

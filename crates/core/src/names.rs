@@ -27,7 +27,12 @@ impl NameError {
 const DNS_LABEL: &str = "use 1 to 52 lower-case letters, digits and `-`, starting and ending with a letter or digit";
 const VERSION: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit";
 const ALIAS: &str = "use 1 to 64 letters, digits, `_` and `-`, starting with a letter";
+const TOKEN_NAME: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit, and not `modelyard`, which is the \
+     system itself";
 const TOKEN: &str = "use 1 to 128 printable characters without spaces at the ends";
+
+/// The actor of decisions that no person made.
+const SYSTEM: &str = "modelyard";
 
 fn is_dns_label(s: &str) -> bool {
     let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -44,6 +49,10 @@ fn is_alias(s: &str) -> bool {
     (1..=64).contains(&s.len())
         && s.starts_with(|c: char| c.is_ascii_alphabetic())
         && s.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+}
+
+fn is_token_name(s: &str) -> bool {
+    is_version(s) && s != SYSTEM
 }
 
 fn is_token(s: &str) -> bool {
@@ -117,6 +126,9 @@ name!(
     /// Who did something, for the log of events.
     Actor, "actor", is_token, TOKEN);
 name!(
+    /// Whom a token was made for: the actor of what is done with it.
+    TokenName, "token name", is_token_name, TOKEN_NAME);
+name!(
     /// One gateway process; new at each of its starts, as its counters are.
     GatewayId, "gateway id", is_token, TOKEN);
 name!(
@@ -141,7 +153,13 @@ impl VariantName {
 impl Actor {
     /// The system itself: decisions that no person made.
     pub fn system() -> Self {
-        Self("modelyard".into())
+        Self(SYSTEM.into())
+    }
+}
+
+impl From<TokenName> for Actor {
+    fn from(name: TokenName) -> Self {
+        Self(name.0)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use modelyard_tls::TlsFiles;
 
 /// Modelyard's gateway: routes inference requests by the route tables of the control plane, and goes on by the last
 /// one when the control plane is gone.
@@ -14,7 +15,13 @@ pub struct Config {
     /// The admin API, for route tables and evidence.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub control_plane: String,
-    /// Loopback only, until there are tokens and TLS.
+    /// A file with the token for it, of the role `gateway`. Read at each use, so that it may change at any time.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A PEM file with the certificates to trust at it, instead of the system's. Read at each connection.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Inference requests bear no tokens: whoever reaches this address may infer.
     #[arg(long, default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
     /// The last route table is kept here.
@@ -32,6 +39,8 @@ pub struct Config {
     /// Bodies with more bytes are refused with 413.
     #[arg(long, default_value_t = 64 << 20)]
     pub max_body: u64,
+    #[command(flatten)]
+    pub tls: TlsFiles,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -9,6 +9,7 @@ use modelyard_core::{EvidenceReport, GatewayId, RouteTable};
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::shared::Shared;
 use crate::table::Compiler;
 
@@ -29,6 +30,7 @@ pub(crate) struct ControlLink {
     routes_url: String,
     evidence_url: String,
     last_table: PathBuf,
+    credentials: Credentials,
     http: reqwest::Client,
     reported: Option<(EvidenceReport, Instant)>,
 }
@@ -38,6 +40,7 @@ impl ControlLink {
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
         let gateway: GatewayId = format!("gateway-{:016x}", fastrand::u64(..)).parse()?;
+        let credentials = Credentials::new(config);
         let base = config.control_plane.trim_end_matches('/');
         Ok(Self {
             shared,
@@ -46,7 +49,8 @@ impl ControlLink {
             evidence_url: format!("{base}/internal/v1/evidence"),
             gateway,
             last_table: config.state_dir.join("routes.json"),
-            http: reqwest::Client::builder().connect_timeout(Duration::from_secs(2)).no_proxy().build()?,
+            http: credentials.client()?,
+            credentials,
             reported: None,
         })
     }
@@ -79,7 +83,8 @@ impl ControlLink {
 
     /// Reads tables and reports evidence until the stream ends.
     async fn follow(&mut self) -> anyhow::Result<()> {
-        let connecting = self.http.get(&self.routes_url).send();
+        self.http = self.credentials.client()?;
+        let connecting = self.credentials.sign(self.http.get(&self.routes_url))?.send();
         let mut stream = tokio::time::timeout(SILENT_IS_BROKEN, connecting).await??.error_for_status()?;
         let mut line = Vec::new();
         let mut heard = Instant::now();
@@ -166,7 +171,7 @@ impl ControlLink {
     }
 
     async fn send(&mut self, report: EvidenceReport) -> anyhow::Result<()> {
-        let sending = self.http.post(&self.evidence_url).json(&report).send();
+        let sending = self.credentials.sign(self.http.post(&self.evidence_url).json(&report))?.send();
         tokio::time::timeout(SILENT_IS_BROKEN, sending).await??.error_for_status()?;
         self.reported = Some((report, Instant::now()));
         Ok(())

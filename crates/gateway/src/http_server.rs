@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -126,6 +127,23 @@ async fn accept(
 
 async fn connection(stream: TcpStream, client: SocketAddr, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
     stream.set_nodelay(true).ok();
+    let Some(tls) = worker.shared.tls.clone() else { return requests(stream, client, worker, stopping).await };
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        _ = stopping.wait_for(|stop| *stop) => return,
+    };
+    match shaken {
+        Ok(stream) => requests(stream, client, worker, stopping).await,
+        Err(error) => tracing::debug!(%error, %client, "no TLS"),
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: SocketAddr,
+    worker: Rc<Worker>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let service = service_fn(|request| {
         let worker = worker.clone();
         async move { Ok::<_, Infallible>(forward(&worker, request, client.ip()).await) }

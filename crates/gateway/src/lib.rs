@@ -12,6 +12,7 @@ mod backend;
 mod config;
 mod control_link;
 mod counters;
+mod credentials;
 mod forward;
 mod http_server;
 mod pick;
@@ -21,7 +22,8 @@ mod table;
 
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use modelyard_tls::ServerTls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -35,12 +37,8 @@ use crate::shared::Shared;
 /// # Errors
 /// What keeps it from starting.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    ensure!(
-        config.listen.ip().is_loopback(),
-        "refusing to listen on {}: there are no tokens and no TLS yet, so the gateway listens on loopback only",
-        config.listen
-    );
-    let shared = Arc::new(Shared::new(&config));
+    let tls = ServerTls::load(&config.tls)?;
+    let shared = Arc::new(Shared::new(&config, tls.clone()));
     let mut link = ControlLink::new(&config, shared.clone())?;
     link.load_last_table();
     let (stop, stopping) = watch::channel(false);
@@ -48,6 +46,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(listen = %config.listen, "gateway serves");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
+        if let Some(tls) = tls {
+            tokio::spawn(tls.keep_current());
+        }
         tokio::select! {
             () = link.run() => {}
             signalled = signalled() => signalled?,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use modelyard_tls::ServerTls;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -17,17 +18,20 @@ pub(crate) struct Shared {
     pub(crate) timeout: Duration,
     pub(crate) replay_limit: usize,
     pub(crate) max_body: u64,
+    /// `None`: clients speak plaintext.
+    pub(crate) tls: Option<Arc<ServerTls>>,
     started: Instant,
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, tls: Option<Arc<ServerTls>>) -> Self {
         Self {
             table: ArcSwap::default(),
             counters: Counters::default(),
             timeout: config.timeout,
             replay_limit: config.replay_limit,
             max_body: config.max_body,
+            tls,
             started: Instant::now(),
         }
     }

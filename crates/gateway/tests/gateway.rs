@@ -200,9 +200,10 @@ async fn a_removed_workload_is_reported_in_use_until_its_requests_are_answered()
 }
 
 #[tokio::test]
-async fn other_addresses_than_loopback_are_refused() {
-    let output = support::run(&["--listen", "0.0.0.0:0"]).await;
+async fn a_certificate_that_is_not_there_keeps_it_from_starting() {
+    let output =
+        support::run(&["--listen", "0.0.0.0:0", "--tls-cert", "/nowhere/crt", "--tls-key", "/nowhere/key"]).await;
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("loopback only"), "{said}");
+    assert!(said.contains("cannot read /nowhere/crt"), "{said}");
 }

@@ -18,6 +18,7 @@ mod events;
 mod models;
 mod revisions;
 mod rollback;
+mod tokens;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use error::{DocumentProblem, ProblemStatus, StoreError};
 pub use events::EventFilter;
 pub use models::{AliasMoveRow, AliasRow, ModelRow, VersionRow};
 pub use revisions::RevisionRow;
+pub use tokens::{IssuedToken, NewToken, TokenRow};
 
 /// Taken by every writer. Any number does, as long as nothing else in the database uses it.
 const WRITE_LOCK: i64 = 0x6d6f_6465_6c79;

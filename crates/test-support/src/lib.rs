@@ -2,10 +2,12 @@
 //!
 //! For tests only: it panics where a test should fail.
 
+mod certificate;
 mod database;
 mod load;
 mod stack;
 
+pub use certificate::TestCertificate;
 pub use database::TestDatabase;
 pub use load::{Load, LoadReport};
 pub use stack::{Options, Stack, binary, eventually, manifest, model_file};

@@ -13,6 +13,7 @@ use modelyard_core::{DeploymentName, Digest, RevisionNumber};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::certificate::TestCertificate;
 use crate::database::TestDatabase;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +77,15 @@ pub struct Options {
     /// Instead of a database of the test's own.
     pub database_url: Option<String>,
     pub environment: Vec<(String, String)>,
+    /// The control plane listens on all addresses, not only on loopback.
+    pub public: bool,
+    /// What the client shows.
+    pub token: Option<String>,
+    /// Control plane and gateway serve TLS with it, and the gateway trusts its CA.
+    pub tls: Option<TestCertificate>,
+    /// More arguments.
+    pub control_plane: Vec<String>,
+    pub gateway: Vec<String>,
 }
 
 pub struct Stack {
@@ -87,6 +97,8 @@ pub struct Stack {
     control_plane: Option<Child>,
     gateway_process: Option<Child>,
     pub client: Client,
+    scheme: &'static str,
+    http: reqwest::Client,
     _database: Option<TestDatabase>,
     _temporary: Option<TempDir>,
 }
@@ -105,7 +117,10 @@ impl Stack {
         let temporary = options.state_dir.is_none().then(|| tempfile::tempdir().expect("a directory"));
         let state_dir =
             options.state_dir.clone().or(temporary.as_ref().map(|t| t.path().to_owned())).expect("a directory");
-        let (listen, gateway) = (free(), free());
+        let (listen, gateway, token) = (free(), free(), options.token.clone());
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let plain = || reqwest::Client::builder().no_proxy().build().expect("a client");
+        let http = options.tls.as_ref().map_or_else(plain, TestCertificate::client);
         let mut stack = Self {
             options,
             state_dir,
@@ -114,7 +129,9 @@ impl Stack {
             gateway,
             control_plane: None,
             gateway_process: None,
-            client: Client::new(&format!("http://{listen}"), None, Some("test".into())),
+            client: Client::new(&format!("{scheme}://{listen}"), token, Some("test".into())).with_http(http.clone()),
+            scheme,
+            http,
             _database: database,
             _temporary: temporary,
         };
@@ -126,6 +143,7 @@ impl Stack {
     // ---- processes ---------------------------------------------------------------------------------------------
 
     pub async fn start_control_plane(&mut self) {
+        let host = if self.options.public { "0.0.0.0" } else { "127.0.0.1" };
         self.control_plane = Some(self.spawn(
             "modelyard-control-plane",
             &[
@@ -133,7 +151,7 @@ impl Stack {
                 "--database-url",
                 &self.database_url,
                 "--listen",
-                &self.listen.to_string(),
+                &format!("{host}:{}", self.listen.port()),
                 "--state-dir",
                 &self.state_dir.display().to_string(),
                 "--worker-binary",
@@ -141,34 +159,44 @@ impl Stack {
                 "--drain-timeout",
                 "5",
             ],
+            &[&self.options.control_plane[..], &self.tls_arguments()].concat(),
         ));
         eventually("the control plane is ready", async || self.client.ready().await.then_some(())).await;
     }
 
     pub async fn start_gateway(&mut self) {
+        let ca = self.options.tls.as_ref().map(|tls| tls.ca().display().to_string());
+        let trust = ca.map_or_else(Vec::new, |ca| vec!["--ca-file".into(), ca]);
         self.gateway_process = Some(self.spawn(
             "modelyard-gateway",
             &[
                 "--control-plane",
-                &format!("http://{}", self.listen),
+                &self.server_url(),
                 "--listen",
                 &self.gateway.to_string(),
                 "--state-dir",
                 &self.state_dir.join("gateway").display().to_string(),
             ],
+            &[&self.options.gateway[..], &self.tls_arguments(), &trust].concat(),
         ));
         let url = format!("{}/v2/health/ready", self.gateway_url());
-        eventually("the gateway is ready", async || reqwest::get(&url).await.ok().filter(|r| r.status().is_success()))
-            .await;
+        eventually("the gateway is ready", async || {
+            self.http.get(&url).send().await.ok().filter(|r| r.status().is_success())
+        })
+        .await;
     }
 
-    fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
+    fn tls_arguments(&self) -> Vec<String> {
+        self.options.tls.as_ref().map(TestCertificate::arguments).unwrap_or_default()
+    }
+
+    fn spawn(&self, name: &str, arguments: &[&str], more: &[String]) -> Child {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.state_dir.join(format!("{name}.log")));
         let log = log.expect("a log");
         let environment = self.options.environment.iter().map(|(k, v)| (k, v));
         let mut command = Command::new(binary(name));
-        command.args(arguments).envs(environment).stdin(Stdio::null());
+        command.args(arguments).args(more).envs(environment).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts")
     }
 
@@ -213,11 +241,15 @@ impl Stack {
     // ---- what people do ----------------------------------------------------------------------------------------
 
     pub fn server_url(&self) -> String {
-        format!("http://{}", self.listen)
+        format!("{}://{}", self.scheme, self.listen)
     }
 
     pub fn gateway_url(&self) -> String {
-        format!("http://{}", self.gateway)
+        format!("{}://{}", self.scheme, self.gateway)
+    }
+
+    pub fn certificate(&self) -> &TestCertificate {
+        self.options.tls.as_ref().expect("a stack with TLS")
     }
 
     pub fn database_url(&self) -> &str {
@@ -304,8 +336,7 @@ impl Stack {
     /// What `linear` answers to [[3, 4]]: the version, and the number.
     pub async fn infer(&self) -> (String, f64) {
         let url = format!("{}/v2/models/linear/infer", self.gateway_url());
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let response = http.post(url).body(crate::load::BODY).send().await.expect("an answer");
+        let response = self.http.post(url).body(crate::load::BODY).send().await.expect("an answer");
         let version = response.headers()["x-modelyard-version"].to_str().expect("text").to_owned();
         let body: serde_json::Value = response.json().await.expect("JSON");
         let number = body["outputs"][0]["data"][0].as_f64();

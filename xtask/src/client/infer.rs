@@ -1,6 +1,6 @@
 //! `infer`: one inference through the gateway, by the Open Inference Protocol v2 (REST).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use modelyard_core::{DeploymentName, TensorSpec, VersionName};
@@ -30,12 +30,10 @@ fn json_value(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-pub(super) async fn run(args: Infer, gateway: &str) -> anyhow::Result<()> {
+pub(super) async fn run(args: Infer, gateway: &str, http: &reqwest::Client) -> anyhow::Result<()> {
     let gateway = gateway.trim_end_matches('/');
     let version = args.version.map_or_else(String::new, |version| format!("/versions/{version}"));
     let url = format!("{gateway}/v2/models/{}{version}", args.name);
-    let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy().build()?;
-
     let request = match args.data {
         data @ Value::Object(_) => data,
         data => {

@@ -21,11 +21,13 @@ mod rollback;
 mod rollout;
 #[cfg(test)]
 mod samples;
+mod token;
 mod when;
 
 use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use modelyard_api::{Client, ClientError};
 
 use manifests::Faulty;
@@ -48,10 +50,19 @@ fn url(text: &str) -> Result<String, &'static str> {
 }
 
 impl Connection {
-    fn client(&self) -> Client {
+    fn client(&self) -> anyhow::Result<Client> {
         // The token comes by the environment alone: arguments are visible to everyone on the machine.
         let token = std::env::var("MODELYARD_TOKEN").ok().filter(|token| !token.is_empty());
-        Client::new(&self.server, token, Some(actor().to_string()))
+        Ok(Client::new(&self.server, token, Some(actor().to_string())).with_http(self.http()?))
+    }
+
+    /// Trusts what `MODELYARD_CA` names, if anything.
+    fn http(&self) -> anyhow::Result<reqwest::Client> {
+        let path = std::env::var_os("MODELYARD_CA").filter(|path| !path.is_empty());
+        let Some(path) = path else { return Ok(modelyard_api::client::http(None)?) };
+        let wrong = || format!("MODELYARD_CA: {}", path.display());
+        let pem = std::fs::read(&path).with_context(wrong)?;
+        modelyard_api::client::http(Some(&pem)).with_context(wrong)
     }
 }
 
@@ -95,6 +106,8 @@ pub(crate) enum ClientCommand {
     Events(On<events::Events>),
     /// Move or drop an alias of a model
     Alias(On<Pick<alias::Alias>>),
+    /// Make, list and revoke tokens of the admin API
+    Token(On<Pick<token::Token>>),
 }
 
 /// A mistake in the command line that clap cannot see.
@@ -102,22 +115,26 @@ pub(crate) enum ClientCommand {
 #[error("{0}")]
 struct Usage(String);
 
+async fn dispatch(command: ClientCommand) -> anyhow::Result<()> {
+    match command {
+        ClientCommand::Apply(on) => apply::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Diff(on) => diff::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Delete(on) => delete::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Get(on) => get::run(on.args.one, &on.connection.client()?).await,
+        ClientCommand::Describe(on) => describe::run(on.args.one, &on.connection.client()?).await,
+        ClientCommand::Rollout(on) => rollout::run(on.args.one, &on.connection.client()?).await,
+        ClientCommand::Rollback(on) => rollback::run(on.args, &on.connection.client()?).await,
+        ClientCommand::History(on) => history::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Infer(on) => infer::run(on.args, &on.connection.gateway, &on.connection.http()?).await,
+        ClientCommand::Events(on) => events::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Alias(on) => alias::run(on.args.one, &on.connection.client()?).await,
+        ClientCommand::Token(on) => token::run(on.args.one, &on.connection.client()?).await,
+    }
+}
+
 /// Runs a command to its end: 0 done, 1 refused or failed, 2 usage. Prints what went wrong.
 pub(crate) async fn run(command: ClientCommand) -> ExitCode {
-    let done = match command {
-        ClientCommand::Apply(on) => apply::run(on.args, &on.connection.client()).await,
-        ClientCommand::Diff(on) => diff::run(on.args, &on.connection.client()).await,
-        ClientCommand::Delete(on) => delete::run(on.args, &on.connection.client()).await,
-        ClientCommand::Get(on) => get::run(on.args.one, &on.connection.client()).await,
-        ClientCommand::Describe(on) => describe::run(on.args.one, &on.connection.client()).await,
-        ClientCommand::Rollout(on) => rollout::run(on.args.one, &on.connection.client()).await,
-        ClientCommand::Rollback(on) => rollback::run(on.args, &on.connection.client()).await,
-        ClientCommand::History(on) => history::run(on.args, &on.connection.client()).await,
-        ClientCommand::Infer(on) => infer::run(on.args, &on.connection.gateway).await,
-        ClientCommand::Events(on) => events::run(on.args, &on.connection.client()).await,
-        ClientCommand::Alias(on) => alias::run(on.args.one, &on.connection.client()).await,
-    };
-    match done {
+    match dispatch(command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Whoever read our output has seen enough (`| head`): no message, but not "done" either.

@@ -18,10 +18,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["core"]),
     ("engine", &["core", "protocol"]),
     ("worker", &["core", "engine", "protocol"]),
-    ("gateway", &["core", "protocol"]),
+    ("tls", &[]),
+    ("gateway", &["core", "protocol", "tls"]),
     ("api", &["core"]),
     ("postgres-local", &[]),
-    ("control-plane", &["api", "core", "planner", "protocol", "runtime", "runtime-kube", "runtime-local", "store"]),
+    (
+        "control-plane",
+        &["api", "core", "planner", "protocol", "runtime", "runtime-kube", "runtime-local", "store", "tls"],
+    ),
     ("xtask", &["api", "core", "postgres-local"]),
 ];
 

@@ -10,15 +10,19 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
+use crate::access::Caller;
 use crate::refusal::ApiError;
 
-/// Who asks, for the events: the header `x-modelyard-actor`. A claim, not a proof: there are no tokens yet, and the
-/// daemon listens on loopback only.
+/// Who asks, for the events: the holder of the token. Where nobody needs one (on loopback), the header
+/// `x-modelyard-actor`: a claim, not a proof.
 pub(super) struct By(pub(super) Actor);
 
 impl<S: Sync> FromRequestParts<S> for By {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            return Ok(Self(caller.actor()));
+        }
         let claimed = parts.headers.get("x-modelyard-actor").and_then(|v| v.to_str().ok()).unwrap_or("anonymous");
         claimed.parse().map(Self).map_err(|error| ApiError::bad_request(format!("x-modelyard-actor: {error}")))
     }

@@ -9,13 +9,16 @@ mod deployments;
 mod drive;
 mod events;
 mod extract;
+mod guard;
 mod health;
 mod internal;
+mod listen;
 mod models;
 mod revisions;
 mod rollback;
 mod rollout;
 mod served;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -24,9 +27,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use modelyard_tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -40,8 +45,20 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 #[openapi(info(
     title = "Modelyard admin API",
     description = "Models, versions, deployments and their rollouts. Errors are RFC 9457 problem details."
-))]
+), security(("token" = [])), modifiers(&TokenScheme))]
 struct Document;
+
+/// Every operation takes a bearer token; which roles may do what is in `access/rules.rs`.
+struct TokenScheme;
+
+impl Modify for TokenScheme {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = Http::builder().scheme(HttpAuthScheme::Bearer);
+        let scheme = scheme.description(Some("Not needed on loopback, unless the daemon runs with --require-tokens"));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
+    }
+}
 
 fn documented() -> OpenApiRouter<Arc<App>> {
     let api = OpenApiRouter::new()
@@ -64,7 +81,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(drive::abort))
         .routes(routes!(rollout::get_rollout))
         .routes(routes!(served::get_served))
-        .routes(routes!(events::list_events));
+        .routes(routes!(events::list_events))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
 }
 
@@ -77,14 +96,25 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 ///
 /// # Errors
 /// A listener that fails.
-pub async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = router(app);
-    let listener = listener.tap_io(|connection| {
-        connection.set_nodelay(true).ok();
-    });
+    let serving = async {
+        let Some(tls) = tls else {
+            let listener = listener.tap_io(|connection| {
+                connection.set_nodelay(true).ok();
+            });
+            return axum::serve(listener, router).await;
+        };
+        axum::serve(listen::TlsListener::new(listener, tls), router).await
+    };
     // Streams to gateways and followers never end by themselves: they are cut when we stop.
     tokio::select! {
-        served = async { axum::serve(listener, router).await } => served,
+        served = serving => served,
         () = stop.cancelled() => Ok(()),
     }
 }
@@ -104,5 +134,6 @@ fn router(app: Arc<App>) -> Router {
             ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
 }

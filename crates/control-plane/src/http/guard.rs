@@ -1,0 +1,59 @@
+//! The gate that every request passes: nothing behind it sees a request that its token does not allow, or the token.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::access::rules;
+use crate::app::{App, now};
+use crate::refusal::ApiError;
+
+pub(super) async fn guard(
+    State(app): State<Arc<App>>,
+    route: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = route.as_ref().map(MatchedPath::as_str);
+    if route.is_some_and(|route| rules::OPEN.contains(&route)) {
+        return next.run(request).await;
+    }
+    let admitted = app.access.admit(bearer(request.headers()), request.method().as_str(), route, now()).await;
+    request.headers_mut().remove(header::AUTHORIZATION);
+    match admitted {
+        Ok(caller) => {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            next.run(request).await
+        }
+        Err(denied) => ApiError::from(denied).into_response(),
+    }
+}
+
+/// The token of `authorization: Bearer TOKEN` (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_read_and_other_schemes_are_none() {
+        let read = |value: &str| {
+            let headers: HeaderMap = [(header::AUTHORIZATION, value.parse().unwrap())].into_iter().collect();
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(read("Bearer my_1").as_deref(), Some("my_1"));
+        assert_eq!(read("bearer  my_1 ").as_deref(), Some("my_1"));
+        for none in ["Basic bXk=", "Bearer", "Bearer ", "my_1"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+}
