@@ -11,9 +11,10 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "modelyard-gateway", version)]
 pub struct Config {
-    /// The admin API, for route tables and evidence.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    pub control_plane: String,
+    /// The admin API, for route tables and evidence. Several addresses, with commas between, are tried in turn: any
+    /// control plane will do, as one that is not in office passes requests on.
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_delimiter = ',', value_name = "URL,…")]
+    pub control_plane: Vec<String>,
     /// Loopback only, until there are tokens and TLS.
     #[arg(long, default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,

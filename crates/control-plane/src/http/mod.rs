@@ -1,4 +1,5 @@
-//! The admin REST API: one verb per file. Handlers translate; they decide nothing.
+//! The admin REST API: one verb per file. Handlers translate; they decide nothing. A control plane that is not in
+//! office passes requests on (`dispatch`).
 
 mod aliases;
 mod answer;
@@ -6,6 +7,7 @@ mod apply;
 mod artifacts;
 mod delete;
 mod deployments;
+mod dispatch;
 mod drive;
 mod events;
 mod extract;
@@ -18,6 +20,7 @@ mod rollout;
 mod served;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,6 +34,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::node::Node;
 use crate::refusal::ApiError;
 
 /// Of requests other than artifacts: manifests are small.
@@ -73,19 +77,51 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().split_for_parts().1
 }
 
-/// Serves until cancelled.
+/// How long requests that are under way when the control plane stops may take to end.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The API as a control plane in office answers it, for one term.
+pub struct Api {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Api {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { router: router(app.clone()), app }
+    }
+
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    fn router(&self) -> Router {
+        self.router.clone()
+    }
+}
+
+/// Serves until cancelled, and then to the end of what is under way. Streams of this term have ended with it.
 ///
 /// # Errors
 /// A listener that fails.
-pub async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) -> std::io::Result<()> {
-    let router = router(app);
+pub async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
     let listener = listener.tap_io(|connection| {
         connection.set_nodelay(true).ok();
     });
-    // Streams to gateways and followers never end by themselves: they are cut when we stop.
+    let router = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(dispatch::dispatch)
+        .with_state(node);
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS_WITHIN).await;
+    };
+    let stopped = stop.clone().cancelled_owned();
     tokio::select! {
-        served = async { axum::serve(listener, router).await } => served,
-        () = stop.cancelled() => Ok(()),
+        served = async { axum::serve(listener, router).with_graceful_shutdown(stopped).await } => served,
+        () = late => Ok(()),
     }
 }
 
@@ -93,9 +129,6 @@ fn router(app: Arc<App>) -> Router {
     let (router, document) = documented().split_for_parts();
     router
         .route("/api/v1/openapi.json", get(async move || axum::Json(document)))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
         .route("/internal/v1/routes", get(internal::routes))
         .route("/internal/v1/evidence", post(internal::evidence))
         .fallback(async |uri: Uri| ApiError::not_found(format!("there is no {}; see /api/v1/openapi.json", uri.path())))
