@@ -1,11 +1,11 @@
-//! What the handlers and the reconciler share.
+//! What the handlers and the reconciler share, for one term of office.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use modelyard_core::plan::DeploymentReport;
-use modelyard_core::{DeploymentName, Epoch, Timestamp};
+use modelyard_core::{DeploymentName, Timestamp};
 use modelyard_runtime::Runtime;
 use modelyard_store::Store;
 use tokio::sync::{RwLock, watch};
@@ -14,20 +14,22 @@ use crate::access::Access;
 use crate::artifacts::Artifacts;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
+use crate::office::Term;
 use crate::wake::Wake;
 
 pub type Reports = BTreeMap<DeploymentName, DeploymentReport>;
 
 pub struct App {
-    /// This control plane's term of office.
-    pub epoch: Epoch,
+    /// What it may act by. All of this ends with it.
+    pub term: Term,
+    /// Refuses writes once the term is over.
     pub store: Store,
     pub access: Arc<Access>,
     pub artifacts: Arc<Artifacts>,
     pub runtime: Arc<dyn Runtime>,
     pub gateways: Gateways,
     pub inspector: Inspector,
-    pub wake: Wake,
+    pub wake: Arc<Wake>,
     /// What the last reconcile found of each deployment.
     pub reports: watch::Sender<Arc<Reports>>,
     /// For artifacts at `http(s)://`.

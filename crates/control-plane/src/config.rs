@@ -46,6 +46,16 @@ pub struct Serve {
     /// Artifacts and workers are kept here.
     #[arg(long)]
     pub state_dir: PathBuf,
+    /// Who this is among several control planes on one database: unique among those that run, and the same after a
+    /// restart, which then need not wait for its own lease to run out. By default this machine and its state directory.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Where the other control planes reach this one. By default http:// and the address of --listen.
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+    /// Certificates (PEM) of the authorities that other control planes are trusted by, beside the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Where artifacts are kept instead: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Credentials come from the
     /// environment (AWS_*, GOOGLE_*).
     #[arg(long, env = "MODELYARD_ARTIFACTS")]
@@ -77,6 +87,14 @@ pub struct Access {
     /// admin, gateway), and its content is the token. Read again when it changes.
     #[arg(long, value_name = "DIR")]
     pub bootstrap_tokens: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Where the other control planes reach this one.
+    pub fn advertised(&self) -> String {
+        let given = self.advertise.as_deref().map(|url| url.trim_end_matches('/').to_owned());
+        given.unwrap_or_else(|| format!("http://{}", self.listen))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

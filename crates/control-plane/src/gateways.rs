@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 /// How long a gateway that no longer reports is taken to go on sending by its last table.
 const SILENT_AFTER: Duration = Duration::from_secs(30);
-/// How long a new control plane waits for gateways that served an earlier one to report.
+/// How long after the beginning of a term all gateways that live are taken to have reported: those that followed an
+/// earlier control plane need some time to find that it is gone. Until then nobody knows what they send to.
 const REPORTS_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the counts of a gateway that is gone still count.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
@@ -81,8 +82,8 @@ impl Gateways {
     /// The workloads that a gateway may still send to.
     pub fn in_use(&self) -> Observed<BTreeSet<WorkloadId>> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        if reports.is_empty() && self.since.elapsed() < REPORTS_EXPECTED_WITHIN {
-            return Observed::Unknown { reason: "no gateway has reported yet".into() };
+        if self.since.elapsed() < REPORTS_EXPECTED_WITHIN {
+            return Observed::Unknown { reason: "some gateway may not have reported yet".into() };
         }
         let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
         let reported = heard.flat_map(|r| r.report.in_use.iter().cloned());

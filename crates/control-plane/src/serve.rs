@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use modelyard_runtime::Runtime;
-use modelyard_runtime_local::{LocalConfig, LocalRuntime};
 use modelyard_store::{Store, StoreError};
 use modelyard_tls::ServerTls;
 use tokio::net::TcpListener;
@@ -13,43 +12,65 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::{Access, AccessError};
 use crate::app::{App, now};
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
 use crate::gateways::Gateways;
+use crate::http;
 use crate::inspect::Inspector;
+use crate::node::Node;
+use crate::office::{self, Identity, Term};
 use crate::wake::Wake;
-use crate::{http, reconcile, sweep};
 
 /// Between attempts to reach Postgres at the start.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long one control plane waits for a connection to another.
+const PEER_CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 const GIBIBYTE: u64 = 1 << 30;
 
+/// What every term of office is served with.
+pub(crate) struct Means {
+    pub(crate) config: Serve,
+    pub(crate) store: Store,
+    pub(crate) artifacts: Arc<Artifacts>,
+}
+
 /// # Errors
-/// What keeps it from starting, or another control plane having taken office.
+/// What keeps it from starting, or from acting although it is in office.
 pub async fn run(config: Serve) -> anyhow::Result<()> {
     let tls = ServerTls::load(&config.tls)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: is another control plane running?", config.listen))?;
-    let app = Arc::new(assemble(&config).await?);
-    let stop = CancellationToken::new();
+    let means = prepare(config)?;
+    let identity = Identity::of(means.config.identity.as_deref(), &means.config.state_dir)
+        .with_context(|| format!("cannot lock the state directory {}", means.config.state_dir.display()))?;
+    let advertised = means.config.advertised();
+    tracing::info!(listen = %means.config.listen, identity = identity.name, advertised, "control plane starts");
+    let node = Arc::new(Node::new(identity.name.clone(), advertised, means.store.clone(), peers(&means.config)?));
+
+    let (stop, office_left) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(stop_on_signal(stop.clone()));
-    tokio::spawn(sweep::run(app.clone()));
-    tokio::spawn(app.access.clone().keep_current());
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.keep_current());
     }
-    let serving = tokio::spawn(http::serve(listener, tls, app.clone(), stop.clone()));
-    tracing::info!(listen = %config.listen, epoch = %app.epoch, "control plane in office");
-    let reconciled = reconcile::run(app, stop.clone()).await;
-    stop.cancel();
+    let serving = tokio::spawn(http::serve(listener, tls.clone(), node.clone(), office_left.clone()));
+    let served = async {
+        migrate(&means.store, &node, &stop).await?;
+        let access = access(&means, &node, &stop).await?;
+        tokio::spawn(access.clone().keep_current());
+        node.admit_by(access);
+        office::run(&means, &node, stop).await
+    };
+    let served = served.await;
+    // Until here others were told what is going on; now they are to ask the next.
+    office_left.cancel();
     serving.await??;
-    reconciled.context("this control plane ends")
+    served.context("this control plane ends")
 }
 
-async fn assemble(config: &Serve) -> anyhow::Result<App> {
+fn prepare(config: Serve) -> anyhow::Result<Means> {
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
     let artifacts = Arc::new(match &config.artifacts {
@@ -57,46 +78,84 @@ async fn assemble(config: &Serve) -> anyhow::Result<App> {
         None => Artifacts::in_directory(&config.state_dir)?,
     });
     let store = Store::connect(&config.database_url)?;
-    migrate(&store).await?;
-    let access = Arc::new(Access::open(store.clone(), config.listen, &config.access, now()).await?);
-    let epoch = store.take_office().await?;
-    let runtime: Arc<dyn Runtime> = LocalRuntime::open(
-        LocalConfig {
-            drain_timeout: config.drain_timeout,
-            ..LocalConfig::new(config.state_dir.clone(), config.worker_binary.clone())
-        },
-        artifacts.clone(),
-    )
-    .await?;
-    Ok(App {
-        epoch,
-        store,
-        access,
-        artifacts,
-        runtime,
-        gateways: Gateways::new(epoch),
-        inspector: Inspector {
-            worker_binary: config.worker_binary.clone(),
-            timeout: config.inspect_timeout,
-            max_memory: config.inspect_memory * GIBIBYTE,
-        },
-        wake: Wake::default(),
-        reports: watch::Sender::default(),
-        http: reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?,
-        registration: RwLock::new(()),
-    })
+    Ok(Means { config, store, artifacts })
+}
+
+/// For requests to other control planes.
+fn peers(config: &Serve) -> anyhow::Result<reqwest::Client> {
+    let client = reqwest::Client::builder()
+        .connect_timeout(PEER_CONNECTS_WITHIN)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    let client = match &config.ca_file {
+        Some(file) => {
+            let pem = std::fs::read(file).with_context(|| format!("cannot read --ca-file {}", file.display()))?;
+            let authorities =
+                reqwest::Certificate::from_pem_bundle(&pem).with_context(|| format!("--ca-file {}", file.display()))?;
+            authorities.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate)
+        }
+        None => client,
+    };
+    Ok(client.build()?)
+}
+
+impl Means {
+    /// What one term of office works with.
+    pub(crate) fn app(
+        &self,
+        term: Term,
+        access: Arc<Access>,
+        runtime: Arc<dyn Runtime>,
+        wake: Arc<Wake>,
+    ) -> anyhow::Result<App> {
+        let config = &self.config;
+        Ok(App {
+            store: self.store.in_term(term.epoch()),
+            access,
+            artifacts: self.artifacts.clone(),
+            runtime,
+            gateways: Gateways::new(term.epoch()),
+            inspector: Inspector {
+                worker_binary: config.worker_binary.clone(),
+                timeout: config.inspect_timeout,
+                max_memory: config.inspect_memory * GIBIBYTE,
+            },
+            wake,
+            reports: watch::Sender::default(),
+            http: reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?,
+            registration: RwLock::new(()),
+            term,
+        })
+    }
+}
+
+/// Who may use the API, as Postgres knows it.
+async fn access(means: &Means, node: &Node, stop: &CancellationToken) -> anyhow::Result<Arc<Access>> {
+    let (store, config) = (&means.store, &means.config);
+    loop {
+        match Access::open(store.clone(), config.listen, &config.access, now()).await {
+            Ok(access) => return Ok(Arc::new(access)),
+            Err(AccessError::Store(error @ StoreError::Unavailable(_))) => node.database_is_silent(&error),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => anyhow::bail!("told to stop while waiting for the database"),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
 }
 
 /// Waits for Postgres: it may be starting too.
-async fn migrate(store: &Store) -> anyhow::Result<()> {
+async fn migrate(store: &Store, node: &Node, stop: &CancellationToken) -> anyhow::Result<()> {
     loop {
         match store.migrate().await {
             Ok(()) => return Ok(()),
-            Err(error @ StoreError::Unavailable(_)) => {
-                tracing::warn!(%error, "waiting for the database");
-                tokio::time::sleep(RETRY).await;
-            }
+            Err(error @ StoreError::Unavailable(_)) => node.database_is_silent(&error),
             Err(error) => return Err(error).context("the schema cannot be brought up to date"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETRY) => {}
         }
     }
 }

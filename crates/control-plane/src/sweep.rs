@@ -1,5 +1,6 @@
 //! Deletes artifacts that were uploaded and never registered, what cut-off uploads left, and tokens long expired.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::artifacts::ArtifactError;
 const UNUSED_FOR: Duration = Duration::from_secs(24 * 3600);
 const EVERY: Duration = Duration::from_secs(3600);
 
-pub(crate) async fn run(app: Arc<App>) {
+/// For as long as the term lasts.
+pub(crate) async fn run(app: Arc<App>) -> Infallible {
     loop {
         if let Err(error) = sweep(&app).await {
             tracing::warn!(%error, "unused artifacts could not be swept");

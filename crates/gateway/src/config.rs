@@ -12,9 +12,10 @@ use modelyard_tls::TlsFiles;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "modelyard-gateway", version)]
 pub struct Config {
-    /// The admin API, for route tables and evidence.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    pub control_plane: String,
+    /// The admin API, for route tables and evidence. Several addresses, with commas between, are tried in turn: any
+    /// control plane will do, as one that is not in office passes requests on.
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_delimiter = ',', value_name = "URL,…")]
+    pub control_plane: Vec<String>,
     /// A file with the token for it, of the role `gateway`. Read at each use, so that it may change at any time.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

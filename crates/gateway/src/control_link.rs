@@ -9,17 +9,19 @@ use modelyard_core::{EvidenceReport, GatewayId, RouteTable};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::credentials::Credentials;
+use crate::control_planes::ControlPlanes;
 use crate::shared::Shared;
 use crate::table::Compiler;
 
 /// The control plane sends a heartbeat every 2 s.
-const SILENT_IS_BROKEN: Duration = Duration::from_secs(10);
+const SILENT_IS_BROKEN: Duration = Duration::from_secs(5);
+/// How often another control plane is looked for while the lease of the one that is followed has lapsed.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Even if nothing was counted: it says that we live, and by which table.
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 /// A line of the stream that is longer is not a route table.
 const LONGEST_LINE: usize = 256 << 20;
 
@@ -27,12 +29,11 @@ pub(crate) struct ControlLink {
     shared: Arc<Shared>,
     compiler: Compiler,
     gateway: GatewayId,
-    routes_url: String,
-    evidence_url: String,
+    control_planes: ControlPlanes,
     last_table: PathBuf,
-    credentials: Credentials,
-    http: reqwest::Client,
     reported: Option<(EvidenceReport, Instant)>,
+    /// While the lease of the control plane that is followed has lapsed: when another was last looked for.
+    lapsed: Option<Option<Instant>>,
 }
 
 impl ControlLink {
@@ -40,18 +41,14 @@ impl ControlLink {
         std::fs::create_dir_all(&config.state_dir)
             .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
         let gateway: GatewayId = format!("gateway-{:016x}", fastrand::u64(..)).parse()?;
-        let credentials = Credentials::new(config);
-        let base = config.control_plane.trim_end_matches('/');
         Ok(Self {
             shared,
             compiler: Compiler::default(),
-            routes_url: format!("{base}/internal/v1/routes?gateway={gateway}"),
-            evidence_url: format!("{base}/internal/v1/evidence"),
+            control_planes: ControlPlanes::new(config, gateway.clone())?,
             gateway,
             last_table: config.state_dir.join("routes.json"),
-            http: credentials.client()?,
-            credentials,
             reported: None,
+            lapsed: None,
         })
     }
 
@@ -64,7 +61,7 @@ impl ControlLink {
         }
     }
 
-    /// Follows the control plane for ever.
+    /// Follows the control planes for ever.
     pub(crate) async fn run(&mut self) {
         let mut back_off = FIRST_BACK_OFF;
         loop {
@@ -72,6 +69,7 @@ impl ControlLink {
             if let Err(error) = self.follow().await {
                 tracing::warn!(%error, table = %self.shared.table.load().version, "no control plane; serving by the last table");
             }
+            self.control_planes.give_up_current();
             if began.elapsed() > SILENT_IS_BROKEN {
                 back_off = FIRST_BACK_OFF;
             }
@@ -83,14 +81,19 @@ impl ControlLink {
 
     /// Reads tables and reports evidence until the stream ends.
     async fn follow(&mut self) -> anyhow::Result<()> {
-        self.http = self.credentials.client()?;
-        let connecting = self.credentials.sign(self.http.get(&self.routes_url))?.send();
-        let mut stream = tokio::time::timeout(SILENT_IS_BROKEN, connecting).await??.error_for_status()?;
+        let mut stream = self.control_planes.follow().await?;
         let mut line = Vec::new();
         let mut heard = Instant::now();
         let mut report = tokio::time::interval(REPORT_EVERY);
         self.reported = None;
+        self.lapsed = None;
         loop {
+            if let Some(other) = self.look_around().await {
+                tracing::info!(control_plane = self.control_planes.current(), "following another control plane");
+                (stream, heard) = (other, Instant::now());
+                line.clear();
+                self.reported = None;
+            }
             tokio::select! {
                 chunk = stream.chunk() => {
                     let chunk = chunk?.context("the control plane ended the stream")?;
@@ -171,10 +174,23 @@ impl ControlLink {
     }
 
     async fn send(&mut self, report: EvidenceReport) -> anyhow::Result<()> {
-        let sending = self.credentials.sign(self.http.post(&self.evidence_url).json(&report))?.send();
-        tokio::time::timeout(SILENT_IS_BROKEN, sending).await??.error_for_status()?;
+        let has_lapsed = self.control_planes.send(&report).await?;
+        // The first look around is due at once.
+        self.lapsed = if has_lapsed { self.lapsed.or(Some(None)) } else { None };
         self.reported = Some((report, Instant::now()));
         Ok(())
+    }
+
+    /// While the lease of the one that is followed has lapsed: another one, if it is in office. The one that has lapsed
+    /// does not know, and its tables would keep us from the other's.
+    async fn look_around(&mut self) -> Option<reqwest::Response> {
+        let last = self.lapsed?;
+        if last.is_some_and(|last| last.elapsed() < LOOK_AROUND_EVERY) {
+            return None;
+        }
+        let other = self.control_planes.follow_another().await;
+        self.lapsed = other.is_none().then(|| Some(Instant::now()));
+        other
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) fn new(config: &Config) -> Self {
-        let is_tls = config.control_plane.starts_with("https://");
+        let is_tls = config.control_plane.iter().any(|address| address.starts_with("https://"));
         Self { token_file: config.token_file.clone(), ca_file: config.ca_file.clone(), is_tls }
     }
 

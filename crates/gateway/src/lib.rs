@@ -11,6 +11,7 @@ mod answer;
 mod backend;
 mod config;
 mod control_link;
+mod control_planes;
 mod counters;
 mod credentials;
 mod forward;

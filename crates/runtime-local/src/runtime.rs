@@ -121,6 +121,10 @@ impl Runtime for LocalRuntime {
             .await
     }
 
+    async fn shutdown(&self) {
+        Self::shutdown(self).await;
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }

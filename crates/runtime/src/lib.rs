@@ -37,6 +37,10 @@ pub trait Runtime: Send + Sync {
     /// Changes whenever [`Runtime::observe`] would answer something new. Carries no facts: it says "look".
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// Ends this process's part: nothing is written after this returns, and the next process may take over. What runs
+    /// goes on running.
+    async fn shutdown(&self) {}
+
     /// The last `lines` lines that a replica logged, through its restarts.
     async fn logs(&self, id: &WorkloadId, replica: &BackendId, lines: usize) -> Result<String, RuntimeError>;
 }

@@ -6,7 +6,6 @@ use modelyard_core::state::{Cause, Outcome};
 use modelyard_core::{Actor, DeploymentName, Epoch, RevisionNumber, Timestamp};
 use sqlx::types::Json;
 
-use crate::desired::check_epoch;
 use crate::revisions::{self, NewRevision};
 use crate::{Result, Store, StoreError, Tx, events, signed, unsigned};
 
@@ -15,9 +14,7 @@ impl Store {
     /// [`StoreError::Fenced`]; [`StoreError::Stale`] if the deployment was written to since the plan was made;
     /// [`StoreError::NotFound`] if it was deleted.
     pub async fn commit(&self, name: &DeploymentName, commit: &Commit, epoch: Epoch, now: Timestamp) -> Result<()> {
-        let mut tx = self.write().await?;
-        let seen = sqlx::query_scalar!("select epoch from office").fetch_one(&mut *tx).await?;
-        check_epoch(epoch, seen)?;
+        let mut tx = self.write_in(Some(epoch)).await?;
         compare_and_set(&mut tx, name, commit).await?;
         if let Some(rollback) = &commit.rollback {
             create_rollback(&mut tx, name, rollback, now).await?;

@@ -8,23 +8,18 @@ use modelyard_core::{DeploymentName, DeploymentSpec, Epoch, RevisionNumber, Sign
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
+use crate::office::check_term;
 use crate::revisions::{Row, VersionFields};
-use crate::{Result, Store, StoreError, parse, unsigned};
+use crate::{Result, Store, parse, unsigned};
 
 impl Store {
     /// # Errors
     /// [`StoreError::Fenced`] if another control plane has taken office.
     pub async fn desired(&self, epoch: Epoch) -> Result<BTreeMap<DeploymentName, DesiredDeployment>> {
         let mut connection = self.pool.acquire().await?;
-        let seen = sqlx::query_scalar!("select epoch from office").fetch_one(&mut *connection).await?;
-        check_epoch(epoch, seen)?;
+        check_term(&mut connection, epoch).await?;
         select(&mut connection, None).await
     }
-}
-
-pub(crate) fn check_epoch(given: Epoch, seen: i64) -> Result<()> {
-    let seen = Epoch(unsigned(seen));
-    if seen > given { Err(StoreError::Fenced { given, seen }) } else { Ok(()) }
 }
 
 /// The deployments named, or all. Of the revisions: the target, those that the state names, and those that are still

@@ -73,6 +73,8 @@ impl From<sqlx::Error> for StoreError {
             E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Io(_) | E::Tls(_) => {
                 Self::Unavailable(error.to_string())
             }
+            // A transaction that paused for too long was ended by the server: nothing of it was written.
+            E::Database(db) if db.code().as_deref() == Some("25P03") => Self::Unavailable(error.to_string()),
             E::Database(db) => match db.code().as_deref().map(|code| code.get(..2).unwrap_or_default()) {
                 // Connection lost, resources short, shutting down or starting up.
                 Some("08" | "53" | "57") => Self::Unavailable(error.to_string()),

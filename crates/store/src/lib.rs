@@ -16,6 +16,7 @@ mod desired;
 mod error;
 mod events;
 mod models;
+mod office;
 mod revisions;
 mod rollback;
 mod tokens;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use modelyard_core::Epoch;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 
 pub use aliases::AliasMoved;
 pub use apply::{AppliedDocument, ApplyBatch, ApplyOutcome, Change};
@@ -34,6 +35,7 @@ pub use deployments::DeploymentRow;
 pub use error::{DocumentProblem, ProblemStatus, StoreError};
 pub use events::EventFilter;
 pub use models::{AliasMoveRow, AliasRow, ModelRow, VersionRow};
+pub use office::{Candidate, Claim, Holder, Office, Standing};
 pub use revisions::RevisionRow;
 pub use tokens::{IssuedToken, NewToken, TokenRow};
 
@@ -43,9 +45,15 @@ const WRITE_LOCK: i64 = 0x6d6f_6465_6c79;
 type Tx = Transaction<'static, Postgres>;
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// A writer that is stopped in mid-transaction, or cut off, holds all others up for no longer (in milliseconds): well
+/// within the time of a lease, whose successor is a writer too.
+const LONGEST_PAUSE_MS: &str = "3000";
+
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// Whose writes these are; `None` where no term of office is asked for.
+    term: Option<Epoch>,
 }
 
 impl Store {
@@ -56,14 +64,15 @@ impl Store {
     /// If the URL cannot be read.
     pub fn connect(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Invalid { message: format!("DATABASE_URL: {error}") })?
-            .application_name("modelyard");
+            .map_err(|error| StoreError::Invalid { message: format!("DATABASE_URL: {error}") })?;
+        let name = options.get_application_name().unwrap_or("modelyard").to_owned();
+        let options = options.application_name(&name);
         let pool = PgPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(Duration::from_secs(2))
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, term: None })
     }
 
     /// Brings the schema up to date. Safe when several do so at once.
@@ -82,25 +91,36 @@ impl Store {
         Ok(())
     }
 
-    /// Takes office: from now on commits of earlier terms are refused.
-    pub async fn take_office(&self) -> Result<Epoch> {
-        let mut tx = self.write().await?;
-        let epoch =
-            sqlx::query_scalar!("update office set epoch = epoch + 1 returning epoch").fetch_one(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(Epoch(unsigned(epoch)))
-    }
-
     /// A transaction that writes: the only one, until it ends.
     async fn write(&self) -> Result<Tx> {
+        self.write_in(self.term).await
+    }
+
+    /// # Errors
+    /// [`StoreError::Fenced`] if `term` is over.
+    async fn write_in(&self, term: Option<Epoch>) -> Result<Tx> {
         let mut tx = self.pool.begin().await?;
-        sqlx::query("select pg_advisory_xact_lock($1)").bind(WRITE_LOCK).execute(&mut *tx).await?;
+        lock_writes(&mut tx).await?;
+        if let Some(term) = term {
+            // In a statement of its own, which sees what was written before the lock was had.
+            office::check_term(&mut tx, term).await?;
+        }
         Ok(tx)
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Waits until the transaction is the only one that writes.
+async fn lock_writes(tx: &mut PgConnection) -> Result<()> {
+    sqlx::query("select set_config('idle_in_transaction_session_timeout', $2, true), pg_advisory_xact_lock($1)")
+        .bind(WRITE_LOCK)
+        .bind(LONGEST_PAUSE_MS)
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 /// Numbers are unsigned here and signed in Postgres. None comes near the difference.

@@ -32,6 +32,32 @@ impl TestDatabase {
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// The latest term of office.
+    pub async fn epoch(&self) -> i64 {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the database answers");
+        sqlx::query_scalar("select epoch from office").fetch_one(&mut connection).await.expect("an office")
+    }
+
+    /// From now on Postgres notes who decides: whose connection writes the state of a deployment, and in which term.
+    pub async fn watch_decisions(&self) {
+        for statement in [
+            "create table decisions (id bigint generated always as identity, by text, epoch bigint)",
+            "create function note() returns trigger language plpgsql as $$ begin
+                insert into decisions (by, epoch) select current_setting('application_name'), epoch from office;
+                return null; end $$",
+            "create trigger note after update of state on deployments for each row execute function note()",
+        ] {
+            execute(&self.url, statement.to_owned()).await.expect("it is noted");
+        }
+    }
+
+    /// Who decided since, in order, with the term of office that Postgres knew of then.
+    pub async fn decisions(&self) -> Vec<(String, i64)> {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the database answers");
+        let noted = sqlx::query_as("select by, epoch from decisions order by id").fetch_all(&mut connection).await;
+        noted.expect("what was noted")
+    }
 }
 
 async fn execute(url: &str, statement: String) -> Result<(), sqlx::Error> {

@@ -1,13 +1,18 @@
-//! What tests of several crates share: a database of their own, a stack of real processes, a load on it.
+//! What tests of several crates share: a database of their own, a stack of real processes (or two control planes of it), a load on
+//! it, and a line to the database that can be cut.
 //!
 //! For tests only: it panics where a test should fail.
 
 mod certificate;
 mod database;
 mod load;
+mod pair;
+mod proxy;
 mod stack;
 
 pub use certificate::TestCertificate;
 pub use database::TestDatabase;
 pub use load::{Load, LoadReport};
-pub use stack::{Options, Stack, binary, eventually, manifest, model_file};
+pub use pair::{ControlPlane, Pair};
+pub use proxy::{Line, Proxy};
+pub use stack::{Options, Stack, apply, binary, eventually, manifest, model_file};

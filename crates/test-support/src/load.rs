@@ -23,6 +23,8 @@ struct Log {
 #[derive(Debug)]
 pub struct LoadReport {
     pub sent: usize,
+    /// How many of the answers each version gave.
+    pub answers: BTreeMap<String, usize>,
     /// Each request that was not answered with 200, in words.
     pub failures: Vec<String>,
 }
@@ -79,7 +81,9 @@ impl Load {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
         let log = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
-        LoadReport { sent: log.answers.len() + log.failures.len(), failures: log.failures }
+        let mut answers = BTreeMap::new();
+        log.answers.iter().for_each(|(_, version)| *answers.entry(version.clone()).or_default() += 1);
+        LoadReport { sent: log.answers.len() + log.failures.len(), answers, failures: log.failures }
     }
 }
 

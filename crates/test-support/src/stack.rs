@@ -70,6 +70,32 @@ pub fn manifest(version: &str, spec: &str) -> String {
     )
 }
 
+/// Applies a manifest whose artifacts lie in `manifests/examples`.
+///
+/// # Errors
+/// If it is refused.
+pub async fn apply(
+    client: &Client,
+    text: &str,
+    dry_run: bool,
+    if_match: Option<RevisionNumber>,
+) -> Result<Applied, ClientError> {
+    let dir = model_file("");
+    let named =
+        std::fs::read_dir(&dir).expect("examples").flatten().map(|e| e.file_name().into_string().expect("a name"));
+    let mut artifacts = BTreeMap::new();
+    for name in named.filter(|name| text.contains(name.as_str())) {
+        let path = dir.join(&name);
+        let digest = Digest::of(&std::fs::read(&path).expect("a model"));
+        if !dry_run {
+            client.upload(&path, &digest, |_| {}).await?;
+        }
+        artifacts.insert(name, digest);
+    }
+    let file = BundleFile { name: "test.yaml".into(), text: text.to_owned(), artifacts };
+    client.apply(&Bundle { files: vec![file] }, dry_run, if_match).await
+}
+
 #[derive(Default)]
 pub struct Options {
     /// Instead of a temporary one.
@@ -220,17 +246,7 @@ impl Stack {
 
     /// The workers that live, by their replica's directory: told by the process table, not by what anyone believes.
     pub fn workers(&self) -> BTreeMap<String, u32> {
-        let dir = self.state_dir.display().to_string();
-        let processes = std::fs::read_dir("/proc").expect("a process table").flatten();
-        let workers = processes.filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            let mut words = command.split('\0');
-            let is_worker = words.next()?.ends_with("modelyard-worker") && words.next()? == "serve";
-            let instance = words.skip_while(|w| *w != "--instance-dir").nth(1)?;
-            (is_worker && instance.starts_with(&dir)).then(|| (instance.to_owned(), pid))
-        });
-        workers.collect()
+        workers_below(&self.state_dir)
     }
 
     /// `kill -9` of one worker.
@@ -271,20 +287,7 @@ impl Stack {
         dry_run: bool,
         if_match: Option<RevisionNumber>,
     ) -> Result<Applied, ClientError> {
-        let dir = model_file("");
-        let named =
-            std::fs::read_dir(&dir).expect("examples").flatten().map(|e| e.file_name().into_string().expect("a name"));
-        let mut artifacts = BTreeMap::new();
-        for name in named.filter(|name| text.contains(name.as_str())) {
-            let path = dir.join(&name);
-            let digest = Digest::of(&std::fs::read(&path).expect("a model"));
-            if !dry_run {
-                self.client.upload(&path, &digest, |_| {}).await?;
-            }
-            artifacts.insert(name, digest);
-        }
-        let file = BundleFile { name: "test.yaml".into(), text: text.to_owned(), artifacts };
-        self.client.apply(&Bundle { files: vec![file] }, dry_run, if_match).await
+        apply(&self.client, text, dry_run, if_match).await
     }
 
     /// Applies, and waits until the revision serves all traffic.
@@ -344,22 +347,37 @@ impl Stack {
     }
 }
 
-fn linear() -> DeploymentName {
+/// The workers that live below a state directory, by their replica's directory.
+pub(crate) fn workers_below(dir: &Path) -> BTreeMap<String, u32> {
+    let dir = dir.display().to_string();
+    let processes = std::fs::read_dir("/proc").expect("a process table").flatten();
+    let workers = processes.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let mut words = command.split('\0');
+        let is_worker = words.next()?.ends_with("modelyard-worker") && words.next()? == "serve";
+        let instance = words.skip_while(|w| *w != "--instance-dir").nth(1)?;
+        (is_worker && instance.starts_with(&dir)).then(|| (instance.to_owned(), pid))
+    });
+    workers.collect()
+}
+
+pub(crate) fn linear() -> DeploymentName {
     "linear".parse().expect("a name")
 }
 
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address")
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         kill_process(pid, signal).ok();
     }
 }
 
-fn end(process: &mut Option<Child>, how: Signal) {
+pub(crate) fn end(process: &mut Option<Child>, how: Signal) {
     if let Some(mut child) = process.take() {
         signal(child.id(), how);
         child.wait().ok();

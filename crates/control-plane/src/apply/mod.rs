@@ -120,7 +120,7 @@ fn action(change: Change) -> Action {
 async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
     let inputs = Inputs {
         now: now(),
-        epoch: app.epoch,
+        epoch: app.term.epoch(),
         deployments: outcome.desired_after.clone(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         evidence: app.gateways.evidence(),
@@ -140,6 +140,10 @@ pub async fn discard_unused(app: &App, digests: Vec<Digest>) {
     }
     let _no_registration = app.registration.write().await;
     for digest in digests {
+        // Out of office, another control plane may be registering it this very moment.
+        if app.term.check().is_err() {
+            return;
+        }
         // Kept when in doubt: the sweep comes by again.
         if let Ok(false) = app.store.digest_in_use(&digest).await
             && let Err(error) = app.artifacts.delete(&digest).await

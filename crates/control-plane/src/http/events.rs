@@ -70,7 +70,9 @@ async fn follow(app: Arc<App>, mut filter: EventFilter, headers: &HeaderMap) -> 
         (None, Some(_)) => filter.after,
         (None, None) => Some(app.store.last_event_id().await?),
     };
-    let events = events_from(app, filter).map(|event| {
+    // A follower that is cut off comes back, with the last id it saw, to whoever is in office then.
+    let term = app.term.clone();
+    let events = events_from(app, filter).take_until(async move { term.ended().await }).map(|event| {
         let line = sse::Event::default().id(event.id.to_string()).event(event.what.kind.as_str());
         Ok::<_, Infallible>(line.json_data(&event).unwrap_or_default())
     });

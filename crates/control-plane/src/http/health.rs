@@ -1,29 +1,48 @@
-//! Liveness, readiness, and figures for Prometheus.
+//! Liveness, readiness, and figures for Prometheus: each control plane's own, in office or not.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use crate::app::App;
+use super::guard::bearer;
+use crate::app::now;
 use crate::metrics;
+use crate::node::{Node, Place};
+use crate::refusal::ApiError;
 
 pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// Ready: Postgres answers, and the first reconcile is done.
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
-    if let Err(error) = app.store.ping().await {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("the database does not answer: {error}"));
+/// Ready: Postgres answers, and either the first reconcile is done, or another control plane is known to be in office.
+pub(super) async fn readyz(State(node): State<Arc<Node>>) -> (StatusCode, String) {
+    let not_yet = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why);
+    let found = match node.place() {
+        Place::Waiting(what) => return not_yet(what.to_string()),
+        Place::Standby(holder) => format!("ok: standing by for {}", holder.identity),
+        Place::InOffice(api) if api.app().gateways.published().version.sequence == 0 => {
+            return not_yet("the first reconcile is not done".into());
+        }
+        Place::InOffice(_) => "ok".into(),
+    };
+    match node.store.ping().await {
+        Ok(()) => (StatusCode::OK, found),
+        Err(error) => not_yet(format!("the database does not answer: {error}")),
     }
-    if app.gateways.published().version.sequence == 0 {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the first reconcile is not done".into());
-    }
-    (StatusCode::OK, "ok".into())
 }
 
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&app))
+/// For whoever may read, as the rest of the API is.
+pub(super) async fn metrics(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+    if let Some(access) = node.access()
+        && let Err(denied) = access.admit(bearer(&headers), "GET", Some("/metrics"), now()).await
+    {
+        return ApiError::from(denied).into_response();
+    }
+    let text = match node.place() {
+        Place::InOffice(api) => metrics::encode(api.app()),
+        Place::Waiting(_) | Place::Standby(_) => metrics::out_of_office(),
+    };
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use modelyard_core::{EvidenceReport, RouteTable};
 
 use super::extract::json;
@@ -19,10 +19,15 @@ use crate::refusal::ApiResult;
 /// A gateway that hears nothing for longer takes the link for broken.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Each line is a whole route table, the latest; an empty line is a heartbeat.
+/// Tells a gateway that the lease has lapsed, and another control plane may be in office: it should look around.
+const OFFICE: HeaderName = HeaderName::from_static("x-modelyard-office");
+
+/// Each line is a whole route table, the latest; an empty line is a heartbeat. The stream ends with the term of office.
 pub(super) async fn routes(State(app): State<Arc<App>>) -> Response {
     let mut tables = app.gateways.follow();
     tables.mark_changed();
+    let standing = standing(&app);
+    let term = app.term.clone();
     let lines = stream::unfold(tables, async |mut tables| {
         let line = match tokio::time::timeout(HEARTBEAT, tables.changed()).await {
             Ok(Ok(())) => line(&tables.borrow_and_update()),
@@ -31,7 +36,13 @@ pub(super) async fn routes(State(app): State<Arc<App>>) -> Response {
         };
         Some((Ok::<_, Infallible>(line), tables))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    let lines = lines.take_until(async move { term.ended().await });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], standing, Body::from_stream(lines)).into_response()
+}
+
+fn standing(app: &App) -> HeaderMap {
+    let lapsed = app.term.check().is_err().then_some((OFFICE, HeaderValue::from_static("lapsed")));
+    lapsed.into_iter().collect()
 }
 
 /// Nothing is told before the first table of this term is published: an empty one would take everything off the air.
@@ -44,10 +55,10 @@ fn line(table: &RouteTable) -> Bytes {
     line.into()
 }
 
-pub(super) async fn evidence(State(app): State<Arc<App>>, body: Bytes) -> ApiResult<StatusCode> {
+pub(super) async fn evidence(State(app): State<Arc<App>>, body: Bytes) -> ApiResult<(StatusCode, HeaderMap)> {
     let report: EvidenceReport = json(&body)?;
     if app.gateways.report(report) {
         app.wake.look();
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, standing(&app)))
 }

@@ -1,4 +1,5 @@
-//! The admin REST API: one verb per file. Handlers translate; they decide nothing.
+//! The admin REST API: one verb per file. Handlers translate; they decide nothing. A control plane that is not in
+//! office passes requests on (`dispatch`).
 
 mod aliases;
 mod answer;
@@ -6,6 +7,7 @@ mod apply;
 mod artifacts;
 mod delete;
 mod deployments;
+mod dispatch;
 mod drive;
 mod events;
 mod extract;
@@ -21,6 +23,7 @@ mod served;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -36,6 +39,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::node::Node;
 use crate::refusal::ApiError;
 
 /// Of requests other than artifacts: manifests are small.
@@ -92,30 +96,62 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     documented().split_for_parts().1
 }
 
-/// Serves until cancelled.
+/// How long requests that are under way when the control plane stops may take to end.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The API as a control plane in office answers it, for one term.
+pub struct Api {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Api {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { router: router(app.clone()), app }
+    }
+
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    fn router(&self) -> Router {
+        self.router.clone()
+    }
+}
+
+/// Serves until cancelled, and then to the end of what is under way. Streams of this term have ended with it.
 ///
 /// # Errors
 /// A listener that fails.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
-    app: Arc<App>,
+    node: Arc<Node>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = router(app);
+    let router = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(dispatch::dispatch)
+        .with_state(node);
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS_WITHIN).await;
+    };
+    let stopped = stop.clone().cancelled_owned();
     let serving = async {
         let Some(tls) = tls else {
             let listener = listener.tap_io(|connection| {
                 connection.set_nodelay(true).ok();
             });
-            return axum::serve(listener, router).await;
+            return axum::serve(listener, router).with_graceful_shutdown(stopped).await;
         };
-        axum::serve(listen::TlsListener::new(listener, tls), router).await
+        axum::serve(listen::TlsListener::new(listener, tls), router).with_graceful_shutdown(stopped).await
     };
-    // Streams to gateways and followers never end by themselves: they are cut when we stop.
     tokio::select! {
         served = serving => served,
-        () = stop.cancelled() => Ok(()),
+        () = late => Ok(()),
     }
 }
 
@@ -123,9 +159,6 @@ fn router(app: Arc<App>) -> Router {
     let (router, document) = documented().split_for_parts();
     router
         .route("/api/v1/openapi.json", get(async move || axum::Json(document)))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
         .route("/internal/v1/routes", get(internal::routes))
         .route("/internal/v1/evidence", post(internal::evidence))
         .fallback(async |uri: Uri| ApiError::not_found(format!("there is no {}; see /api/v1/openapi.json", uri.path())))

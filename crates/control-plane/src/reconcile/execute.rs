@@ -9,29 +9,34 @@ use modelyard_core::plan::Plan;
 use modelyard_core::{DeploymentName, Route};
 use modelyard_store::StoreError;
 
-use super::gather;
+use super::{Unfinished, gather};
 use crate::app::App;
+use crate::office::NotInOffice;
 
 /// # Errors
-/// If Postgres did not take a decision. Deployments whose decision was not written keep their routes.
-pub(super) async fn plan(app: &App, plan: &Plan) -> Result<(), StoreError> {
+/// If Postgres did not take a decision, or the lease lapsed on the way. Deployments whose decision was not written keep
+/// their routes. Routes are published in either case: a table carries its epoch, and loses against any of a later one.
+pub(super) async fn plan(app: &App, plan: &Plan) -> Result<(), Unfinished> {
     let (undecided, failure) = commit(app, plan).await;
-    ensure(app, plan).await;
+    let ensured = ensure(app, plan).await;
     publish(app, plan, &undecided);
-    remove(app, plan).await;
+    let removed = remove(app, plan).await;
     report(app, plan, &undecided);
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    failure.map_or(Ok(()), Err)?;
+    Ok(ensured.and(removed)?)
 }
 
 /// 1. Intent first. A deployment that was changed since the plan was made is left for the next look.
-async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<StoreError>) {
+async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<Unfinished>) {
     let mut undecided = BTreeSet::new();
     let mut failure = None;
     for (name, commit) in &plan.commits {
-        let written = app.store.commit(name, commit, app.epoch, crate::app::now()).await;
+        if let Err(lapsed) = app.term.check() {
+            undecided.insert(name.clone());
+            failure = Some(lapsed.into());
+            continue;
+        }
+        let written = app.store.commit(name, commit, app.term.epoch(), crate::app::now()).await;
         match written {
             Ok(()) => {
                 for event in &commit.events {
@@ -45,7 +50,7 @@ async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<Sto
             }
             Err(error) => {
                 undecided.insert(name.clone());
-                failure = Some(error);
+                failure = Some(error.into());
             }
         }
     }
@@ -53,12 +58,14 @@ async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<Sto
 }
 
 /// 2. Workloads to start, scale or stamp.
-async fn ensure(app: &App, plan: &Plan) {
+async fn ensure(app: &App, plan: &Plan) -> Result<(), NotInOffice> {
     for (id, workload) in &plan.ensure {
-        if let Err(error) = app.runtime.ensure(workload, app.epoch).await {
+        app.term.check()?;
+        if let Err(error) = app.runtime.ensure(workload, app.term.epoch()).await {
             tracing::warn!(workload = %id, %error, "a workload could not be ensured; trying again");
         }
     }
+    Ok(())
 }
 
 /// 3. Traffic moves by one table for all deployments.
@@ -79,12 +86,14 @@ fn decided(
 }
 
 /// 4. What nothing wants and no gateway uses.
-async fn remove(app: &App, plan: &Plan) {
+async fn remove(app: &App, plan: &Plan) -> Result<(), NotInOffice> {
     for id in &plan.remove {
-        if let Err(error) = app.runtime.remove(id, app.epoch).await {
+        app.term.check()?;
+        if let Err(error) = app.runtime.remove(id, app.term.epoch()).await {
             tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
         }
     }
+    Ok(())
 }
 
 /// 5. What people are told.
@@ -101,7 +110,7 @@ fn report(app: &App, plan: &Plan, undecided: &BTreeSet<DeploymentName>) {
     });
 }
 
-/// While Postgres is gone: no decision is made, but workers that end or come back leave and join the routes. Time and
+/// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join the routes. Time and
 /// evidence stand still, so that the planner has nothing new to decide on; where readiness alone would lead it to a
 /// decision, the deployment's route stays.
 pub(super) async fn refresh_backends(app: &App, last: Option<&Inputs>) {

@@ -11,11 +11,11 @@ use crate::app::App;
 /// # Errors
 /// If Postgres does not answer, or another control plane is in office.
 pub(super) async fn inputs(app: &App, now: Timestamp) -> Result<Inputs, StoreError> {
-    let deployments = app.store.desired(app.epoch).await?;
+    let deployments = app.store.desired(app.term.epoch()).await?;
     let observation = observation(app, &deployments).await;
     Ok(Inputs {
         now,
-        epoch: app.epoch,
+        epoch: app.term.epoch(),
         observation,
         evidence: app.gateways.evidence(),
         in_use: app.gateways.in_use(),

@@ -8,38 +8,44 @@ mod gather;
 use std::sync::Arc;
 use std::time::Duration;
 
-use modelyard_core::Timestamp;
 use modelyard_core::inputs::Inputs;
+use modelyard_core::{Epoch, Timestamp};
 use modelyard_store::StoreError;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, now};
+use crate::office::NotInOffice;
 
 /// A look without a wake, in case one was lost.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Between looks while Postgres is gone.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Runs until cancelled, or until another control plane has taken office.
-///
-/// # Errors
-/// [`StoreError::Fenced`].
-pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), StoreError> {
+/// Why a look did not lead to all that it should have.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error(transparent)]
+    NotInOffice(#[from] NotInOffice),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Runs until another control plane turns out to have taken office; answers with its epoch. A term whose lease has
+/// lapsed goes on looking, and acts again once it is renewed.
+pub async fn run(app: Arc<App>) -> Epoch {
     let mut changes = app.runtime.changes();
     let mut last: Option<Inputs> = None;
     loop {
         changes.mark_unchanged();
         let next_look = match pass(&app, &mut last).await {
             Ok(wake_at) => until(wake_at),
-            Err(fenced @ StoreError::Fenced { .. }) => return Err(fenced),
+            Err(Unfinished::Store(StoreError::Fenced { seen, .. })) => return seen,
             Err(error) => {
-                tracing::warn!(%error, "the database does not answer; traffic goes on as it was");
+                tracing::warn!(%error, "no decision can be made; traffic goes on as it was");
                 execute::refresh_backends(&app, last.as_ref()).await;
                 RETRY_AFTER
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
             () = app.wake.wanted() => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(next_look) => {}
@@ -48,8 +54,9 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) -> Result<(), StoreErro
 }
 
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
-async fn pass(app: &App, last: &mut Option<Inputs>) -> Result<Option<Timestamp>, StoreError> {
+async fn pass(app: &App, last: &mut Option<Inputs>) -> Result<Option<Timestamp>, Unfinished> {
     let inputs = gather::inputs(app, now()).await?;
+    app.term.check()?;
     let plan = modelyard_planner::plan(&inputs);
     let done = execute::plan(app, &plan).await;
     *last = Some(inputs);

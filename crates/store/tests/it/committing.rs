@@ -41,7 +41,7 @@ fn empty() -> modelyard_core::plan::Commit {
 async fn whoever_is_out_of_office_writes_nothing() {
     let fixture = Fixture::with_deployment().await;
     let commit = fixture.completion().await;
-    let next = fixture.store.take_office().await.unwrap();
+    let next = take_office(&fixture.store, "a").await;
     assert_eq!(next, fixture.epoch.next());
     assert!(matches!(fixture.commit(&commit).await, Err(StoreError::Fenced { .. })));
     assert!(matches!(fixture.store.desired(fixture.epoch).await, Err(StoreError::Fenced { .. })));

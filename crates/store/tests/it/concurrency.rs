@@ -31,8 +31,6 @@ async fn two_control_planes_may_migrate_at_once() {
     let (first, second) = tokio::join!(a.migrate(), b.migrate());
     first.unwrap();
     second.unwrap();
-    let (one, two) = (a.take_office().await.unwrap(), b.take_office().await.unwrap());
-    assert_eq!(one.next(), two);
 }
 
 /// A reader that goes on from the last id it saw misses nothing, however many write at once.

@@ -7,5 +7,6 @@ mod applying;
 mod committing;
 mod concurrency;
 mod going_back;
+mod office;
 mod registry;
 mod support;

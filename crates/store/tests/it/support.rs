@@ -1,6 +1,7 @@
 //! A store with a database of its own, and what to put into it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use modelyard_core::manifest::{DeploymentManifest, ModelManifest};
 use modelyard_core::plan::Commit;
@@ -9,7 +10,7 @@ use modelyard_core::{
     Actor, DeploymentName, DeploymentSpec, Digest, Epoch, Format, ModelVersion, Resources, RevisionNumber, Signature,
     Span, Strategy, Timestamp, Weight,
 };
-use modelyard_store::{ApplyBatch, ApplyOutcome, Store, StoreError};
+use modelyard_store::{ApplyBatch, ApplyOutcome, Candidate, Claim, Standing, Store, StoreError};
 use modelyard_test_support::TestDatabase;
 
 pub(crate) struct Fixture {
@@ -70,12 +71,22 @@ pub(crate) fn deployment(text: &str, version: &str) -> DeploymentManifest {
     DeploymentManifest { name: name(text), labels: BTreeMap::new(), spec }
 }
 
+/// A vacant office, or one's own.
+pub(crate) async fn take_office(store: &Store, identity: &str) -> Epoch {
+    let candidate = Candidate { identity: identity.to_owned(), address: format!("http://{identity}") };
+    let office = store.office(candidate);
+    match office.claim(Claim::Inherited, Duration::from_secs(5)).await.unwrap() {
+        Standing::Held { epoch, .. } => epoch,
+        Standing::Standby(holder) => panic!("{holder:?} is in office"),
+    }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::create().await;
         let store = Store::connect(database.url()).unwrap();
         store.migrate().await.unwrap();
-        let epoch = store.take_office().await.unwrap();
+        let epoch = take_office(&store, "a").await;
         Self { store, epoch, database }
     }
 

@@ -1,0 +1,26 @@
+//! The runtime that a term of office acts by. Opened when office is taken, left when it is.
+
+use std::sync::Arc;
+
+use modelyard_runtime::{ArtifactSource, Runtime};
+use modelyard_runtime_local::{LocalConfig, LocalError, LocalRuntime};
+
+use crate::config::Serve;
+
+pub(crate) enum OpenError {
+    /// A predecessor still has it.
+    Busy(String),
+    Failed(anyhow::Error),
+}
+
+pub(crate) async fn open(config: &Serve, artifacts: Arc<dyn ArtifactSource>) -> Result<Arc<dyn Runtime>, OpenError> {
+    let local = LocalConfig {
+        drain_timeout: config.drain_timeout,
+        ..LocalConfig::new(config.state_dir.clone(), config.worker_binary.clone())
+    };
+    match LocalRuntime::open(local, artifacts).await {
+        Ok(runtime) => Ok(runtime),
+        Err(taken @ LocalError::Taken { .. }) => Err(OpenError::Busy(taken.to_string())),
+        Err(error) => Err(OpenError::Failed(error.into())),
+    }
+}
