@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Pod, Secret as KubeSecret};
-use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use serde_json::json;
 
 use crate::config::Secret;
+use crate::credentials;
 use crate::error::{KubeError, chain};
-use crate::names;
 use crate::write::answered;
 
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
@@ -53,35 +51,24 @@ impl Cluster {
         image.ok_or_else(|| KubeError::NotFound(format!("image of pod {pod}")))
     }
 
-    /// Whether there is a Secret of that name.
+    /// Until when the token in a Secret is good, in milliseconds since the Unix epoch. `None` if there is none.
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn has_secret(&self, name: &str) -> Result<bool, KubeError> {
-        let api = Api::<KubeSecret>::namespaced(self.client.clone(), &self.namespace);
-        Ok(answered(api.get_metadata_opt(name)).await?.is_some())
+    pub async fn token_good_until(&self, name: &str) -> Result<Option<i64>, KubeError> {
+        let found = answered(self.secrets().get_opt(name)).await?;
+        Ok(found.as_ref().and_then(credentials::good_until))
     }
 
-    /// Makes a Secret with one value. False if somebody else was first: then nothing is changed.
+    /// Puts a token into a Secret, which is made if need be.
     ///
     /// # Errors
     /// If the API server does not answer, or refuses.
-    pub async fn make_secret(&self, name: &str, key: &str, value: &Secret) -> Result<bool, KubeError> {
-        let api = Api::<KubeSecret>::namespaced(self.client.clone(), &self.namespace);
-        let secret = json!({
-            "metadata": {
-                "name": name,
-                "labels": {names::MANAGED_BY: names::APPLICATION, names::COMPONENT: "credentials"},
-            },
-            "type": "Opaque",
-            "stringData": {key: value.0},
-        });
-        let secret: KubeSecret = serde_json::from_value(secret).unwrap_or_default();
-        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match answered(api.create(&params, &secret)).await {
-            Ok(_) => Ok(true),
-            Err(KubeError::Conflict(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+    pub async fn put_token(&self, name: &str, token: &Secret, good_until_ms: i64) -> Result<(), KubeError> {
+        credentials::put(&self.secrets(), name, token, good_until_ms).await.map(|_| ())
+    }
+
+    pub(crate) fn secrets(&self) -> Api<KubeSecret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 }

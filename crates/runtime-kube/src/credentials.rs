@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::config::TokenIssuer;
+use crate::config::{Secret, TokenIssuer};
 use crate::error::KubeError;
 use crate::names;
 use crate::world::World;
@@ -26,20 +26,43 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(1800);
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Credentials {
-    api: Api<Secret>,
+    api: Api<KubeSecret>,
     world: Arc<World>,
     issuer: Option<Arc<dyn TokenIssuer>>,
     turn: Mutex<()>,
 }
 
 /// In milliseconds since the Unix epoch.
-pub(crate) fn good_until(secret: &Secret) -> Option<i64> {
+pub(crate) fn good_until(secret: &KubeSecret) -> Option<i64> {
     let text = secret.metadata.annotations.as_ref()?.get(GOOD_UNTIL)?;
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
+/// Writes a Secret that holds a token, and until when it is good.
+pub(crate) async fn put(
+    api: &Api<KubeSecret>,
+    name: &str,
+    token: &Secret,
+    until_ms: i64,
+) -> Result<KubeSecret, KubeError> {
+    let until = jiff::Timestamp::from_millisecond(until_ms).unwrap_or(jiff::Timestamp::MAX);
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "labels": {names::MANAGED_BY: names::APPLICATION, names::COMPONENT: "credentials"},
+            "annotations": {GOOD_UNTIL: until.to_string()},
+        },
+        "type": "Opaque",
+        "stringData": {TOKEN_KEY: token.0},
+    });
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    answered(api.patch(name, &params, &Patch::Apply(&secret))).await
+}
+
 impl Credentials {
-    pub(crate) fn new(api: Api<Secret>, world: Arc<World>, issuer: Option<Arc<dyn TokenIssuer>>) -> Self {
+    pub(crate) fn new(api: Api<KubeSecret>, world: Arc<World>, issuer: Option<Arc<dyn TokenIssuer>>) -> Self {
         Self { api, world, issuer, turn: Mutex::default() }
     }
 
@@ -53,21 +76,9 @@ impl Credentials {
         if self.is_fresh() {
             return Ok(());
         }
-        let until = jiff::Timestamp::now() + LIFETIME;
+        let until = (jiff::Timestamp::now() + LIFETIME).as_millisecond();
         let token = issuer.issue(LIFETIME).await.map_err(KubeError::Unavailable)?;
-        let secret = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": WORKER_SECRET,
-                "labels": {names::MANAGED_BY: names::APPLICATION, names::COMPONENT: "credentials"},
-                "annotations": {GOOD_UNTIL: until.to_string()},
-            },
-            "type": "Opaque",
-            "stringData": {TOKEN_KEY: token.0},
-        });
-        let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        let written = answered(self.api.patch(WORKER_SECRET, &params, &Patch::Apply(&secret))).await?;
+        let written = put(&self.api, WORKER_SECRET, &token, until).await?;
         self.world.see_credential(WORKER_SECRET, good_until(&written));
         Ok(())
     }

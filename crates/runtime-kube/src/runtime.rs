@@ -45,8 +45,7 @@ impl KubeRuntime {
         let served = answered(Served::discover(&client)).await?;
         let world = Arc::new(World::new(settings, served));
         let mut tasks = watches::start(cluster, &world);
-        let credentials = Api::namespaced(client.clone(), &namespace);
-        let credentials = Arc::new(Credentials::new(credentials, world.clone(), issuer));
+        let credentials = Arc::new(Credentials::new(cluster.secrets(), world.clone(), issuer));
         let fence = Fence::new(Api::namespaced(client.clone(), &namespace), world.clone());
         let writer = Writer::new(cluster.clone(), world.clone(), fence, credentials.clone());
         everything_seen(&world).await?;
