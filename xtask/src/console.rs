@@ -15,6 +15,10 @@ impl Console {
         Self { quiet }
     }
 
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     pub(crate) fn say(self, line: impl Display) {
         if !self.quiet {
             // A reader that went away (`| head`) must not stop us in the middle of a shutdown.
