@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use modelyard_api::types::Rollback;
-use modelyard_core::state::Outcome;
 use modelyard_core::RevisionNumber;
+use modelyard_core::state::Outcome;
 use modelyard_test_support::{ClusterStack, Load, eventually_within, manifest};
 use serde_json::Value;
 
@@ -112,7 +112,7 @@ async fn what_was_taken_out_of_the_manifest_is_taken_out_of_the_cluster_and_noth
     stack.apply(&manifest("1", "replicas: 1, strategy: {rolling: {}}")).await;
     eventually_within(PATIENCE, "the budget goes", async || (budgets() == 0).then_some(())).await;
 
-    stack.client.delete_deployment(&ClusterStack::linear(), None).await.unwrap();
+    stack.client.delete_deployment(&ClusterStack::linear()).await.unwrap();
     eventually_within(PATIENCE, "the workload goes", async || {
         (stack.workloads().is_empty() && stack.kubectl.list(&["services"]).is_empty()).then_some(())
     })
@@ -131,9 +131,7 @@ async fn pods_that_cannot_be_had_say_why_in_the_status() {
     };
     says("no node has room", "replicas: 1, resources: {cpu: \"900\"}", "Unschedulable").await;
     says("no node fits", "replicas: 1, nodeSelector: {kind: none}", "Unschedulable").await;
-    stack.kubectl.apply(
-        "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: tight}\nspec: {hard: {pods: \"0\"}}\n",
-    );
+    stack.kubectl.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: tight}\nspec: {hard: {pods: \"0\"}}\n");
     says("a quota is used up", "replicas: 1, resources: {memory: 60Mi}", "exceeded quota").await;
     stack.kubectl.run(&["delete", "resourcequota", "tight"]);
     // Too little to load anything: the kernel ends it.

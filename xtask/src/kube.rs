@@ -17,7 +17,7 @@ mod state;
 mod steps;
 mod up;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -84,6 +84,44 @@ pub(crate) fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::DnsFollow(args) => dns::follow(args),
+    }
+}
+
+/// Whether there is a cluster already: one that was given, or that an earlier `kube up` made.
+pub(crate) fn is_up() -> Result<bool> {
+    let state = State::of_this_machine()?;
+    Ok(Provider::recorded(&state).is_some() || provider::kubeconfig(&state) == provider::Kubeconfig::Answers)
+}
+
+/// A cluster that runs: one that does, or else a new one. Its kubeconfig.
+pub(crate) fn ensure_up(console: Console) -> Result<PathBuf> {
+    up::up(&State::of_this_machine()?, Steps::new(console))
+}
+
+/// Runs kubectl as a cluster's administrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Kubectl {
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    pub(crate) fn new(kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned() }
+    }
+
+    /// The program: the one on the PATH, or else the one that was built with the cluster.
+    pub(crate) fn program() -> Result<PathBuf> {
+        let on_path = std::env::var_os("PATH")
+            .and_then(|paths| std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file()));
+        let built = || debian::cached().map(|bin| bin.join("kubectl")).filter(|path| path.is_file());
+        on_path.or_else(built).context("kubectl is not installed, and none was built with the cluster")
+    }
+
+    /// What it prints.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut kubectl = std::process::Command::new(Self::program()?);
+        kubectl.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        command::output(&mut kubectl)
     }
 }
 

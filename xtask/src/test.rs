@@ -1,6 +1,7 @@
-//! `test`: prepares what the tests need (models, programs, a database) and runs them with nextest, or with cargo's own
+//! `test`: prepares what the tests need (models, programs, a database, a cluster) and runs them with nextest, or with cargo's own
 //! runner where nextest is not installed. Prints nothing after the runner has spoken.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use tokio::process::Command;
 use crate::build::{self, Profile};
 use crate::console::Console;
 use crate::interrupt::Interrupt;
-use crate::{models, workspace};
+use crate::{image, kube, models, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,28 +27,35 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let console = Console::new(false);
-    let (runner, mut database) = tokio::select! {
+    let (runner, mut database, cluster) = tokio::select! {
         prepared = prepare(&args, console) => prepared?,
         _ = interrupt.wait() => bail!("interrupted"),
     };
     let passed = run_tests(runner, &mut interrupt).await;
     // Blocking is fine: nothing else runs any more.
-    if let Some(cluster) = database.take() {
-        cluster.stop().context("the tests have ended, but not their database")?;
+    if let Some(database) = database.take() {
+        database.stop().context("the tests have ended, but not their database")?;
+    }
+    if cluster.is_some_and(|cluster| cluster.is_ours) {
+        kube::run(kube::Command::Down).context("the tests have ended, but not their cluster")?;
     }
     if passed? { Ok(()) } else { bail!("the tests failed") }
 }
 
 /// The runner, with what the tests need in its environment, and the database that must outlive it.
-async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>)> {
+async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>, Option<Kubernetes>)> {
     let models =
         tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
     let binaries = build::binaries(Profile::Dev, console).await?;
+    let kubernetes = if args.fast { None } else { Some(kubernetes(&binaries, console).await?) };
     let (url, cluster) = database(console).await?;
 
     let mut runner = Command::from(workspace::cargo());
     if has_nextest().await {
         runner.args(["nextest", "run", "--workspace"]);
+        if args.fast {
+            runner.args(["--filterset", "not binary(cluster)"]);
+        }
     } else {
         console.say("cargo-nextest is not installed: using cargo test");
         runner.args(["test", "--workspace"]);
@@ -59,10 +67,43 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
         .env("MODELYARD_TEST_PYTHON", models.python)
         .env("MODELYARD_TEST_ONNXRUNTIME", models.onnxruntime)
         .env("MODELYARD_TEST_BIN_DIR", binaries);
-    if args.fast {
-        runner.env("MODELYARD_TEST_FAST", "1");
+    match &kubernetes {
+        Some(kubernetes) => {
+            runner
+                .env("MODELYARD_TEST_KUBECONFIG", &kubernetes.kubeconfig)
+                .env("MODELYARD_TEST_KUBECTL", kube::Kubectl::program()?)
+                .env("MODELYARD_TEST_IMAGE", &kubernetes.image);
+        }
+        // cargo's own runner has no filter for whole binaries.
+        None => {
+            runner.env("MODELYARD_TEST_FAST", "1");
+        }
     }
-    Ok((runner, cluster))
+    Ok((runner, cluster, kubernetes))
+}
+
+/// The cluster that tests run on.
+struct Kubernetes {
+    kubeconfig: PathBuf,
+    /// That workers run, loaded into the node.
+    image: String,
+    /// Whether it was started for the tests, and ends with them.
+    is_ours: bool,
+}
+
+async fn kubernetes(binaries: &Path, console: Console) -> Result<Kubernetes> {
+    let binaries = binaries.to_owned();
+    let bring_up = move || {
+        let was_up = kube::is_up()?;
+        let remedy = "no cluster to test on; `cargo xtask test --fast` leaves out what needs one";
+        let kubeconfig = kube::ensure_up(console).context(remedy)?;
+        let (path, archive) = image::write(&binaries)?;
+        kube::load_image(&path, console)?;
+        // The name that its content gives: an image of an earlier run is never taken for this one.
+        let image = archive.references.last().cloned().context("the image has no name")?;
+        Ok(Kubernetes { kubeconfig, image, is_ours: !was_up })
+    };
+    tokio::task::spawn_blocking(bring_up).await.context("bringing up a cluster panicked")?
 }
 
 /// `DATABASE_URL`, or the URL of a throw-away server. Tests make databases of their own on it.

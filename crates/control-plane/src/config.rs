@@ -72,6 +72,8 @@ pub struct Serve {
     #[arg(long, default_value_t = 16)]
     pub inspect_memory: u64,
     #[command(flatten)]
+    pub kubernetes: crate::kubernetes::Options,
+    #[command(flatten)]
     pub access: Access,
     #[command(flatten)]
     pub tls: TlsFiles,

@@ -1,6 +1,7 @@
 //! Running in a cluster, or for one: its settings, the runtime for a term of office, and the tokens that others there
 //! need before anybody could make them by hand.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -163,6 +164,9 @@ async fn issue(store: &Store, role: Role, lifetime: Span) -> anyhow::Result<Secr
 /// # Errors
 /// If the cluster or Postgres refuses.
 pub(crate) async fn make_first_tokens(options: &Options, store: &Store) -> anyhow::Result<()> {
+    if options.runtime == RuntimeKind::Local {
+        return Ok(());
+    }
     let cluster = cluster(options).await?;
     if !store.has_token_for_people(now()).await? {
         let name = "first-admin".parse()?;
@@ -179,13 +183,17 @@ pub(crate) async fn make_first_tokens(options: &Options, store: &Store) -> anyho
 }
 
 /// Keeps the gateways' token good for as long as a term lasts.
-pub(crate) async fn keep_gateways_token(options: &Options, store: &Store) {
+pub(crate) async fn look_after_tokens(options: &Options, store: &Store) -> Infallible {
+    if options.runtime == RuntimeKind::Local {
+        return std::future::pending().await;
+    }
     loop {
+        // They were looked at when this process started.
+        tokio::time::sleep(LOOK_EVERY).await;
         let fresh = async { freshen_gateways(&cluster(options).await?, store).await };
         if let Err(error) = fresh.await {
             tracing::warn!("the gateways' token could not be looked after: {error:#}");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -12,6 +12,7 @@ pub mod config;
 pub mod gateways;
 pub mod http;
 pub mod inspect;
+pub mod kubernetes;
 pub mod metrics;
 pub mod node;
 pub mod office;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use modelyard_runtime::{ArtifactSource, Runtime};
 use modelyard_runtime_local::{LocalConfig, LocalError, LocalRuntime};
+use modelyard_store::Store;
 
 use crate::config::Serve;
+use crate::kubernetes::{self, RuntimeKind};
 
 pub(crate) enum OpenError {
     /// A predecessor still has it.
@@ -13,7 +15,21 @@ pub(crate) enum OpenError {
     Failed(anyhow::Error),
 }
 
-pub(crate) async fn open(config: &Serve, artifacts: Arc<dyn ArtifactSource>) -> Result<Arc<dyn Runtime>, OpenError> {
+pub(crate) async fn open(
+    config: &Serve,
+    store: &Store,
+    artifacts: Arc<dyn ArtifactSource>,
+) -> Result<Arc<dyn Runtime>, OpenError> {
+    match config.kubernetes.runtime {
+        RuntimeKind::Local => local(config, artifacts).await,
+        RuntimeKind::Kubernetes => match kubernetes::open(config, store).await {
+            Ok(runtime) => Ok(runtime),
+            Err(error) => Err(OpenError::Failed(error)),
+        },
+    }
+}
+
+async fn local(config: &Serve, artifacts: Arc<dyn ArtifactSource>) -> Result<Arc<dyn Runtime>, OpenError> {
     let local = LocalConfig {
         drain_timeout: config.drain_timeout,
         ..LocalConfig::new(config.state_dir.clone(), config.worker_binary.clone())

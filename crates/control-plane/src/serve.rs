@@ -19,6 +19,7 @@ use crate::config::Serve;
 use crate::gateways::Gateways;
 use crate::http;
 use crate::inspect::Inspector;
+use crate::kubernetes;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
 use crate::wake::Wake;
@@ -133,10 +134,16 @@ impl Means {
 async fn access(means: &Means, node: &Node, stop: &CancellationToken) -> anyhow::Result<Arc<Access>> {
     let (store, config) = (&means.store, &means.config);
     loop {
-        match Access::open(store.clone(), config.listen, &config.access, now()).await {
-            Ok(access) => return Ok(Arc::new(access)),
-            Err(AccessError::Store(error @ StoreError::Unavailable(_))) => node.database_is_silent(&error),
-            Err(error) => return Err(error.into()),
+        match kubernetes::make_first_tokens(&config.kubernetes, store).await {
+            Ok(()) => match Access::open(store.clone(), config.listen, &config.access, now()).await {
+                Ok(access) => return Ok(Arc::new(access)),
+                Err(AccessError::Store(error @ StoreError::Unavailable(_))) => node.database_is_silent(&error),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => {
+                tracing::warn!("the first tokens cannot be made yet: {error:#}");
+                node.wait("the first tokens cannot be made yet: the cluster or the database does not answer");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => anyhow::bail!("told to stop while waiting for the database"),

@@ -53,11 +53,6 @@ impl KubeRuntime {
         Ok(Arc::new(Self { world, writer, pods: Api::namespaced(client, &namespace), tasks: Mutex::new(tasks) }))
     }
 
-    /// Ends the watches. What was seen last is still observed.
-    pub fn shutdown(&self) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-    }
-
     async fn log(&self, pod: &str, lines: usize, previous: bool) -> Result<String, KubeError> {
         let params = LogParams {
             container: Some(names::WORKER.to_owned()),
@@ -98,6 +93,11 @@ impl Runtime for KubeRuntime {
 
     async fn remove(&self, id: &WorkloadId, epoch: Epoch) -> Result<(), RuntimeError> {
         self.writer.remove(id, epoch).await
+    }
+
+    /// Ends the watches. What was seen last is still observed.
+    async fn shutdown(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -107,9 +107,11 @@ fn host() -> IpAddr {
     if let Ok(given) = std::env::var("MODELYARD_TEST_HOST") {
         return given.parse().expect("MODELYARD_TEST_HOST is an address");
     }
-    let server = Kubectl::new("default").run(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+    let server =
+        Kubectl::new("default").run(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     let host = server.trim_start_matches("https://").rsplit_once(':').map_or("", |(host, _)| host).to_owned();
-    host.parse().unwrap_or_else(|_| panic!("MODELYARD_TEST_HOST must say how pods reach this machine; {server} does not"))
+    host.parse()
+        .unwrap_or_else(|_| panic!("MODELYARD_TEST_HOST must say how pods reach this machine; {server} does not"))
 }
 
 #[derive(Default)]
@@ -169,7 +171,8 @@ impl ClusterStack {
     pub async fn start_control_plane(&mut self) {
         let kubeconfig = self.options.kubeconfig.clone();
         let kubeconfig = kubeconfig.map_or_else(|| self.kubectl.kubeconfig.clone(), |path| path.display().to_string());
-        let mut arguments: Vec<String> = ["serve", "--runtime", "kubernetes", "--linger", "1", "--drain-timeout", "5"].map(Into::into).to_vec();
+        let mut arguments: Vec<String> =
+            ["serve", "--runtime", "kubernetes", "--linger", "1", "--drain-timeout", "5"].map(Into::into).to_vec();
         let mut flag = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         flag("database-url", self.database.url().to_owned());
         flag("listen", self.listen.to_string());

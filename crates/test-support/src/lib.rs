@@ -4,6 +4,7 @@
 //! For tests only: it panics where a test should fail.
 
 mod certificate;
+mod cluster;
 mod database;
 mod load;
 mod pair;
@@ -11,8 +12,9 @@ mod proxy;
 mod stack;
 
 pub use certificate::TestCertificate;
+pub use cluster::{ClusterOptions, ClusterStack, Kubectl, required};
 pub use database::TestDatabase;
 pub use load::{Load, LoadReport};
 pub use pair::{ControlPlane, Pair};
 pub use proxy::{Line, Proxy};
-pub use stack::{Options, Stack, apply, binary, eventually, manifest, model_file};
+pub use stack::{Options, Stack, apply, binary, eventually, eventually_within, manifest, model_file};

@@ -22,13 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// If it does not hold within a minute.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// Awaits a condition that may take longer.
+///
+/// # Panics
+/// If it does not hold within `patience`.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(began.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
+        assert!(began.elapsed() < patience, "not within {} s: {what}", patience.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

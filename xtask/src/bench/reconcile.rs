@@ -136,7 +136,7 @@ impl Bench {
         let dir = std::env::temp_dir().join(format!("modelyard-bench-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let bench = Self {
-            kubectl: kube::Kubectl::new(&kubeconfig)?,
+            kubectl: kube::Kubectl::new(&kubeconfig),
             kubeconfig,
             programs,
             database_url,

@@ -131,6 +131,7 @@ fn kubelet(state: &State) -> Value {
         "clusterDomain": DOMAIN,
         "clusterDNS": [GATEWAY],
         "nodeStatusUpdateFrequency": "4s",
+        "syncFrequency": "10s",
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "evictionHard": {

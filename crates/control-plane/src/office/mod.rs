@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::runtimes::{self, OpenError};
 use crate::serve::Means;
 use crate::wake::Wake;
-use crate::{reconcile, sweep};
+use crate::{kubernetes, reconcile, sweep};
 
 /// How long a control plane that says nothing stays in office.
 const TTL: Duration = Duration::from_secs(5);
@@ -128,7 +128,7 @@ fn keep(means: &Means, office: &Arc<Office>, term: &Term, wake: &Arc<Wake>) -> A
 /// What a control plane in office does, until it finds that another is. `opened` is the runtime, once there is one.
 async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: &mut Option<Arc<dyn Runtime>>) -> End {
     let runtime = loop {
-        match runtimes::open(&means.config, means.artifacts.clone()).await {
+        match runtimes::open(&means.config, &means.store, means.artifacts.clone()).await {
             Ok(runtime) => break runtime,
             Err(OpenError::Busy(why)) => {
                 node.wait(&format!("this control plane is taking office, and waits: {why}"));
@@ -150,6 +150,7 @@ async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: 
     tokio::select! {
         successor = reconcile::run(app.clone()) => End::Deposed(successor),
         never = sweep::run(app) => match never {},
+        never = kubernetes::look_after_tokens(&means.config.kubernetes, &means.store) => match never {},
     }
 }
 

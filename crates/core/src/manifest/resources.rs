@@ -116,7 +116,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     let mut spec = top.required_fields("spec")?;
     let model = spec.required("model");
     let version = spec.required("version");
-    let replicas = spec.optional_u64("replicas", 1..=1000).and_then(|n| u32::try_from(n).ok());
+    let replicas = spec.optional_u64("replicas", 0..=1000).and_then(|n| u32::try_from(n).ok());
     let resources = spec.optional_fields("resources").map(resources).unwrap_or_default();
     let batching = spec.optional_fields("batching").and_then(batching);
     let node_selector = spec.strings("nodeSelector");

@@ -135,7 +135,7 @@ impl Harness for Kube {
 
     async fn reopen(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown();
+            runtime.shutdown().await;
         }
         self.open().await;
     }
