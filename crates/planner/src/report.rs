@@ -91,7 +91,9 @@ fn available(variants: &[VariantReport]) -> Condition {
 /// A serving version below its number. Where the rollout waits on that version's workers, it says so itself.
 fn degraded(next: &Next, variants: &[VariantReport], observation: &Observation) -> Option<Condition> {
     let is_coming_up = |v: &VariantReport| next.is_coming_up && v.revision == next.rollout.revision;
-    let lacking = |v: &&VariantReport| !v.weight.is_zero() && v.ready < v.replicas && !is_coming_up(v);
+    // Enough may be ready while one that should take another's place is not.
+    let is_troubled = |v: &VariantReport| v.ready < v.replicas || !troubles(observation.of(&v.workload)).is_empty();
+    let lacking = |v: &&VariantReport| !v.weight.is_zero() && is_troubled(v) && !is_coming_up(v);
     let tell = |v: &VariantReport| {
         let mut words = vec![format!("{} of {} workers of version {} are ready", v.ready, v.replicas, v.version)];
         words.extend(troubles(observation.of(&v.workload)));

@@ -103,7 +103,10 @@ impl Kubectl {
 }
 
 /// The address at which pods reach this machine: the API server's, on the cluster of `cargo xtask kube up`.
-fn host() -> IpAddr {
+///
+/// # Panics
+/// If it is another cluster, and `MODELYARD_TEST_HOST` does not say.
+pub fn host() -> IpAddr {
     if let Ok(given) = std::env::var("MODELYARD_TEST_HOST") {
         return given.parse().expect("MODELYARD_TEST_HOST is an address");
     }

@@ -12,7 +12,7 @@ mod proxy;
 mod stack;
 
 pub use certificate::TestCertificate;
-pub use cluster::{ClusterOptions, ClusterStack, Kubectl, required};
+pub use cluster::{ClusterOptions, ClusterStack, Kubectl, host, required};
 pub use database::TestDatabase;
 pub use load::{Load, LoadReport};
 pub use pair::{ControlPlane, Pair};

@@ -1,6 +1,6 @@
 //! A TCP proxy that can be cut: stands between a process and its database.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +24,12 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_on(IpAddr::from([127, 0, 0, 1]), to).await
+    }
+
+    /// Where others than this machine's processes reach it.
+    pub async fn start_on(address: IpAddr, to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let line = watch::Sender::new(Line::Whole);
         let state = line.subscribe();
