@@ -122,7 +122,7 @@ async fn completed(client: &Client, version: &str) {
         let deployment = client.deployment(&linear).await.ok()?;
         let done = deployment
             .status
-            .is_some_and(|s| s.phase == Phase::Completed && s.observed_revision == deployment.revision);
+            .is_some_and(|s| s.phase == Phase::Completed && s.observed_revision == deployment.generation);
         (done && deployment.version.as_str() == version).then_some(())
     })
     .await;
