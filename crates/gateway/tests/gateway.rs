@@ -6,7 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Behaviour, Gateway, route, table};
+use modelyard_core::Epoch;
+use support::{Behaviour, ControlPlane, Gateway, route, table};
 
 #[tokio::test]
 async fn requests_follow_the_weights_and_carry_the_headers() {
@@ -158,6 +159,21 @@ async fn without_a_control_plane_the_last_table_serves_and_after_a_restart_too()
     assert_eq!(gateway.infer("m", "").await.body, "1");
     gateway.restart().await;
     assert_eq!(gateway.infer("m", "").await.body, "1");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_not_sure_to_be_in_office_is_left_for_one_that_is() {
+    let mut other = ControlPlane::start().await;
+    let mut gateway = Gateway::start_with(&["--control-plane", &other.url()]).await;
+    let (old, new) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Ok("2")).await);
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[old])]))).await;
+    let mut next = table(1, route(2, &[("2", 10_000, &[new])]));
+    next.version.epoch = Epoch(2);
+    other.send(&next);
+    assert_eq!(gateway.infer("m", "").await.body, "1", "nobody else is asked while the first is in office");
+    gateway.lapse();
+    other.reported(|report| report.applied == next.version).await;
+    assert_eq!(gateway.infer("m", "").await.body, "2");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use modelyard_core::{EvidenceReport, RouteTable};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -122,33 +122,39 @@ async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, asked_w
     stream.write_all(answer.as_bytes()).await.is_ok()
 }
 
-/// Streams the tables that it is told, and keeps the last report.
+/// Streams the tables that it is told, and keeps the last report. Says whether its lease has lapsed.
 pub(crate) async fn control_plane(
     listener: TcpListener,
     tables: watch::Receiver<Option<RouteTable>>,
     reports: watch::Sender<Option<EvidenceReport>>,
+    lapsed: Arc<AtomicBool>,
 ) {
     // Connections end with it.
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (tables, reports) = (tables.clone(), reports.clone());
+        let (tables, reports, lapsed) = (tables.clone(), reports.clone(), lapsed.clone());
         connections.spawn(async move {
             let mut stream = BufReader::new(stream);
             while let Some((line, headers)) = head(&mut stream).await {
+                let office = if lapsed.load(Ordering::Relaxed) { "x-modelyard-office: lapsed\r\n" } else { "" };
                 if line.starts_with("GET /internal/v1/routes?gateway=") {
-                    return stream_tables(stream, tables).await;
+                    return stream_tables(stream, tables, office).await;
                 }
                 let Some(body) = body(&mut stream, &headers).await else { return };
                 reports.send_replace(Some(serde_json::from_slice(&body).unwrap()));
-                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok();
+                stream.write_all(format!("HTTP/1.1 204 No Content\r\n{office}\r\n").as_bytes()).await.ok();
             }
         });
     }
 }
 
-async fn stream_tables(mut stream: BufReader<TcpStream>, mut tables: watch::Receiver<Option<RouteTable>>) {
-    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.ok();
+async fn stream_tables(
+    mut stream: BufReader<TcpStream>,
+    mut tables: watch::Receiver<Option<RouteTable>>,
+    office: &str,
+) {
+    stream.write_all(format!("HTTP/1.1 200 OK\r\n{office}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.ok();
     tables.mark_changed();
     while tables.changed().await.is_ok() {
         let table = tables.borrow_and_update().clone();

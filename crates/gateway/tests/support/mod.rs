@@ -5,7 +5,7 @@ mod http;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use modelyard_core::{
@@ -41,12 +41,43 @@ pub(crate) struct Gateway {
     address: SocketAddr,
     arguments: Vec<String>,
     process: Child,
-    tables: watch::Sender<Option<RouteTable>>,
-    reports: watch::Receiver<Option<EvidenceReport>>,
-    control_plane: JoinHandle<()>,
-    control_address: SocketAddr,
+    own: ControlPlane,
     state_dir: tempfile::TempDir,
     asked: Arc<AtomicUsize>,
+}
+
+/// A control plane that says what a test tells it to.
+pub(crate) struct ControlPlane {
+    address: SocketAddr,
+    tables: watch::Sender<Option<RouteTable>>,
+    reports: watch::Receiver<Option<EvidenceReport>>,
+    lapsed: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tables, following) = watch::channel(None);
+        let (reporting, reports) = watch::channel(None);
+        let lapsed = Arc::<AtomicBool>::default();
+        let task = tokio::spawn(http::control_plane(listener, following, reporting, lapsed.clone()));
+        Self { address, tables, reports, lapsed, task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn send(&self, table: &RouteTable) {
+        self.tables.send_replace(Some(table.clone()));
+    }
+
+    pub(crate) async fn reported(&mut self, wanted: impl Fn(&EvidenceReport) -> bool) {
+        let wait = self.reports.wait_for(|report| report.as_ref().is_some_and(&wanted));
+        timeout(PATIENCE, wait).await.expect("the report comes").unwrap();
+    }
 }
 
 impl Gateway {
@@ -55,18 +86,13 @@ impl Gateway {
     }
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let control_address = listener.local_addr().unwrap();
-        let (tables, following) = watch::channel(None);
-        let (reporting, reports) = watch::channel(None);
-        let control_plane = tokio::spawn(http::control_plane(listener, following, reporting));
+        let own = ControlPlane::start().await;
         let address = nobody().await;
         let state_dir = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let process = spawn(address, control_address, &state_dir, &arguments);
+        let process = spawn(address, own.address, &state_dir, &arguments);
         let asked = Arc::default();
-        let gateway =
-            Self { address, arguments, process, tables, reports, control_plane, control_address, state_dir, asked };
+        let gateway = Self { address, arguments, process, own, state_dir, asked };
         gateway.listens().await;
         gateway
     }
@@ -92,16 +118,20 @@ impl Gateway {
     }
 
     pub(crate) fn send(&self, table: &RouteTable) {
-        self.tables.send_replace(Some(table.clone()));
+        self.own.send(table);
+    }
+
+    /// Its control plane no longer knows whether it is in office.
+    pub(crate) fn lapse(&self) {
+        self.own.lapsed.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn reported(&mut self, wanted: impl Fn(&EvidenceReport) -> bool) {
-        let wait = self.reports.wait_for(|report| report.as_ref().is_some_and(&wanted));
-        timeout(PATIENCE, wait).await.expect("the report comes").unwrap();
+        self.own.reported(wanted).await;
     }
 
     pub(crate) fn last_report(&self) -> EvidenceReport {
-        self.reports.borrow().clone().unwrap()
+        self.own.reports.borrow().clone().unwrap()
     }
 
     /// The evidence of a revision, once it is as wanted.
@@ -140,13 +170,13 @@ impl Gateway {
     }
 
     pub(crate) async fn lose_control_plane(&mut self) {
-        self.control_plane.abort();
-        (&mut self.control_plane).await.ok();
+        self.own.task.abort();
+        (&mut self.own.task).await.ok();
     }
 
     pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
-        self.process = spawn(self.address, self.control_address, &self.state_dir, &self.arguments);
+        self.process = spawn(self.address, self.own.address, &self.state_dir, &self.arguments);
         self.listens().await;
     }
 
