@@ -45,7 +45,7 @@ pub(crate) struct Gateway {
     reports: watch::Receiver<Option<EvidenceReport>>,
     control_plane: JoinHandle<()>,
     control_address: SocketAddr,
-    state_dir: tempfile::TempDir,
+    state_dir: Option<tempfile::TempDir>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -55,15 +55,22 @@ impl Gateway {
     }
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(Some(tempfile::tempdir().unwrap()), arguments).await
+    }
+
+    pub(crate) async fn start_without_state() -> Self {
+        Self::start_in(None, &[]).await
+    }
+
+    async fn start_in(state_dir: Option<tempfile::TempDir>, arguments: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let control_address = listener.local_addr().unwrap();
         let (tables, following) = watch::channel(None);
         let (reporting, reports) = watch::channel(None);
         let control_plane = tokio::spawn(http::control_plane(listener, following, reporting));
         let address = nobody().await;
-        let state_dir = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let process = spawn(address, control_address, &state_dir, &arguments);
+        let process = spawn(address, control_address, state_dir.as_ref(), &arguments);
         let asked = Arc::default();
         let gateway =
             Self { address, arguments, process, tables, reports, control_plane, control_address, state_dir, asked };
@@ -130,6 +137,16 @@ impl Gateway {
         http::get(self.address, path).await.unwrap()
     }
 
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn answers(&self, path: &str, wanted: impl Fn(&Answer) -> bool) {
+        let asking = async {
+            while !http::get(self.address, path).await.is_some_and(|answer| wanted(&answer)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("it answers as wanted");
+    }
+
     pub(crate) async fn backend_was_asked(&self) {
         let asked = async {
             while self.asked.load(Ordering::Relaxed) == 0 {
@@ -146,7 +163,7 @@ impl Gateway {
 
     pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
-        self.process = spawn(self.address, self.control_address, &self.state_dir, &self.arguments);
+        self.process = spawn(self.address, self.control_address, self.state_dir.as_ref(), &self.arguments);
         self.listens().await;
     }
 
@@ -161,10 +178,18 @@ impl Gateway {
     }
 }
 
-fn spawn(address: SocketAddr, control: SocketAddr, state_dir: &tempfile::TempDir, arguments: &[String]) -> Child {
+fn spawn(
+    address: SocketAddr,
+    control: SocketAddr,
+    state_dir: Option<&tempfile::TempDir>,
+    arguments: &[String],
+) -> Child {
     let mut command = Command::new(BINARY);
-    command.args(["--control-plane", &format!("http://{control}"), "--listen", &address.to_string(), "--state-dir"]);
-    command.arg(state_dir.path()).args(arguments).env("RUST_LOG", "warn");
+    command.args(["--control-plane", &format!("http://{control}"), "--listen", &address.to_string()]);
+    if let Some(dir) = state_dir {
+        command.arg("--state-dir").arg(dir.path());
+    }
+    command.args(arguments).env("RUST_LOG", "warn");
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
 }
 
