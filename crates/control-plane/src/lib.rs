@@ -8,6 +8,7 @@ pub mod access;
 pub mod app;
 pub mod apply;
 pub mod artifacts;
+pub mod bucket;
 pub mod config;
 pub mod gateways;
 pub mod http;

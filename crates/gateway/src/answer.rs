@@ -57,6 +57,13 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     answer
 }
 
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(AnswerBody::Whole(Full::new(body.into())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
 pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Answer {
     let mut answer = json(status, &ErrorBody { error: message.into() });
     if status == StatusCode::SERVICE_UNAVAILABLE {

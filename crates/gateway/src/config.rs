@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use modelyard_core::Span;
 use modelyard_tls::TlsFiles;
 
 /// Modelyard's gateway: routes inference requests by the route tables of the control plane, and goes on by the last
@@ -25,9 +26,9 @@ pub struct Config {
     /// Inference requests bear no tokens: whoever reaches this address may infer.
     #[arg(long, default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
-    /// The last route table is kept here.
+    /// The last route table is kept here, for a start without a control plane. Without it, that start waits for one.
     #[arg(long)]
-    pub state_dir: PathBuf,
+    pub state_dir: Option<PathBuf>,
     /// Threads that serve; by default one per core.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -40,6 +41,12 @@ pub struct Config {
     /// Bodies with more bytes are refused with 413.
     #[arg(long, default_value_t = 64 << 20)]
     pub max_body: u64,
+    /// How long to go on as before after SIGTERM, but not ready: until those who send requests have learned of it.
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub linger: Span,
+    /// How long to wait, after that, for requests in flight to end.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub drain_timeout: Span,
     #[command(flatten)]
     pub tls: TlsFiles,
 }

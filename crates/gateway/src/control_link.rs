@@ -1,5 +1,6 @@
 //! The link to the control plane: route tables in, evidence out. Its loss stops nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+/// For the last report to be taken.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// A line of the stream that is longer is not a route table.
 const LONGEST_LINE: usize = 256 << 20;
 
@@ -30,7 +33,7 @@ pub(crate) struct ControlLink {
     compiler: Compiler,
     gateway: GatewayId,
     control_planes: ControlPlanes,
-    last_table: PathBuf,
+    last_table: Option<PathBuf>,
     reported: Option<(EvidenceReport, Instant)>,
     /// While the lease of the control plane that is followed has lapsed: when another was last looked for.
     lapsed: Option<Option<Instant>>,
@@ -38,15 +41,17 @@ pub(crate) struct ControlLink {
 
 impl ControlLink {
     pub(crate) fn new(config: &Config, shared: Arc<Shared>) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&config.state_dir)
-            .with_context(|| format!("cannot make the state directory {}", config.state_dir.display()))?;
+        if let Some(dir) = &config.state_dir {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make the state directory {}", dir.display()))?;
+        }
         let gateway: GatewayId = format!("gateway-{:016x}", fastrand::u64(..)).parse()?;
         Ok(Self {
             shared,
             compiler: Compiler::default(),
             control_planes: ControlPlanes::new(config, gateway.clone())?,
             gateway,
-            last_table: config.state_dir.join("routes.json"),
+            last_table: config.state_dir.as_ref().map(|dir| dir.join("routes.json")),
             reported: None,
             lapsed: None,
         })
@@ -54,7 +59,7 @@ impl ControlLink {
 
     /// Goes on by the table of an earlier run, until the control plane has a newer one.
     pub(crate) fn load_last_table(&mut self) {
-        let Ok(bytes) = std::fs::read(&self.last_table) else { return };
+        let Some(Ok(bytes)) = self.last_table.as_ref().map(std::fs::read) else { return };
         match serde_json::from_slice::<RouteTable>(&bytes) {
             Ok(table) => self.apply(&table),
             Err(error) => tracing::warn!(%error, "the last route table cannot be read; waiting for a new one"),
@@ -134,7 +139,7 @@ impl ControlLink {
             return Ok(false);
         }
         self.apply(&table);
-        if let Err(error) = keep(&self.last_table, line) {
+        if let Some(Err(error)) = self.last_table.as_ref().map(|path| keep(path, line)) {
             tracing::warn!(%error, "the route table could not be kept for the next start");
         }
         Ok(true)
@@ -159,6 +164,15 @@ impl ControlLink {
     async fn report(&mut self) -> anyhow::Result<()> {
         let report = self.make_report();
         self.send(report).await
+    }
+
+    /// The last report: all that was counted, and that nothing is used any more. Nobody then waits for this gateway
+    /// before workers are ended.
+    pub(crate) async fn take_leave(&mut self) {
+        let report = EvidenceReport { in_use: BTreeSet::new(), ..self.make_report() };
+        if !matches!(tokio::time::timeout(LEAVE_WITHIN, self.send(report)).await, Ok(Ok(()))) {
+            tracing::debug!("no control plane took the last report");
+        }
     }
 
     fn make_report(&self) -> EvidenceReport {

@@ -19,10 +19,11 @@ use modelyard_protocol::{ModelAction, V2Path, parse_path};
 
 use crate::answer::{self, Answer, AnswerBody, REQUEST_ID, VARIANT, VERSION};
 use crate::backend::BackendState;
+use crate::own;
 use crate::pick::{self, NotServed};
 use crate::pool::{Connection, Upstream};
 use crate::shared::Worker;
-use crate::table::{CompiledRoute, CompiledVariant, Table};
+use crate::table::{CompiledRoute, CompiledVariant};
 
 /// Backends of one variant that are asked before it is given up.
 const TRIES: usize = 3;
@@ -99,13 +100,12 @@ pub(crate) async fn forward(worker: &Worker, request: Request<Incoming>, client:
             }
             None => answer::error(StatusCode::NOT_FOUND, format!("there is no deployment {name}")),
         },
-        Some(other) => server_answer(&other, &table),
-        None if parts.uri.path() == "/v2/models" => models(&table),
-        None => answer::error(
-            StatusCode::NOT_FOUND,
-            format!("{} is not a path of the Open Inference Protocol v2", parts.uri.path()),
-        ),
+        Some(other) => own::protocol_answer(&other, &worker.shared),
+        None => own::other_answer(parts.uri.path(), &worker.shared, &table).await,
     };
+    if worker.shared.is_stopping() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer
 }
@@ -115,29 +115,6 @@ fn allows(action: ModelAction, method: &Method) -> bool {
         ModelAction::Infer => method == Method::POST,
         ModelAction::Metadata | ModelAction::Ready => method == Method::GET || method == Method::HEAD,
     }
-}
-
-/// Questions about the gateway itself.
-fn server_answer(path: &V2Path<'_>, table: &Table) -> Answer {
-    use modelyard_protocol::{Live, Ready, ServerMetadata};
-    match path {
-        V2Path::Live => answer::json(StatusCode::OK, &Live { live: true }),
-        V2Path::Ready => {
-            let ready = table.version.sequence > 0;
-            answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &Ready { ready })
-        }
-        _ => {
-            let (name, version) = ("modelyard-gateway".into(), env!("CARGO_PKG_VERSION").into());
-            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions: Vec::new() })
-        }
-    }
-}
-
-/// As KServe lists them.
-fn models(table: &Table) -> Answer {
-    let mut names: Vec<_> = table.routes.keys().collect();
-    names.sort_unstable();
-    answer::json(StatusCode::OK, &serde_json::json!({ "models": names }))
 }
 
 async fn ask_route(worker: &Worker, route: &CompiledRoute, version: Option<&str>, ask: Ask<'_>) -> Answer {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,8 +26,6 @@ use crate::shared::{Shared, Worker};
 
 /// For a client to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For requests in flight to end when the gateway stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 1024;
 
@@ -42,9 +41,11 @@ pub(crate) fn start(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = config.threads.unwrap_or(cores).max(1);
     let listeners = listeners(config.listen, threads)?;
+    let drain_timeout = config.drain_timeout.as_duration();
     let start = |listener: TcpListener| {
         let (shared, stopping) = (shared.clone(), stopping.clone());
-        std::thread::Builder::new().name("gateway".into()).spawn(move || serve(listener, shared, stopping))
+        let serve = move || serve(listener, shared, stopping, drain_timeout);
+        std::thread::Builder::new().name("gateway".into()).spawn(serve)
     };
     listeners.into_iter().map(|listener| start(listener).context("no thread")).collect()
 }
@@ -74,7 +75,7 @@ fn socket(address: SocketAddr) -> anyhow::Result<Socket> {
     Ok(socket)
 }
 
-fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>, drain_timeout: Duration) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a thread cannot serve"),
@@ -89,7 +90,7 @@ fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiv
             _ = stopping.wait_for(|stop| *stop) => {}
         }
         connections.close();
-        tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.ok();
+        tokio::time::timeout(drain_timeout, connections.wait()).await.ok();
     });
 }
 
@@ -127,6 +128,7 @@ async fn accept(
 
 async fn connection(stream: TcpStream, client: SocketAddr, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
     stream.set_nodelay(true).ok();
+    let _open = Open::count(&worker.shared);
     let Some(tls) = worker.shared.tls.clone() else { return requests(stream, client, worker, stopping).await };
     let shaken = tokio::select! {
         shaken = tls.accept(stream) => shaken,
@@ -160,5 +162,21 @@ async fn requests(
             connection.as_mut().graceful_shutdown();
             connection.await.ok();
         }
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn count(shared: &Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Relaxed);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
     }
 }

@@ -16,6 +16,8 @@ mod counters;
 mod credentials;
 mod forward;
 mod http_server;
+mod metrics;
+mod own;
 mod pick;
 mod pool;
 mod shared;
@@ -50,18 +52,25 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         if let Some(tls) = tls {
             tokio::spawn(tls.keep_current());
         }
+        let mut following = Box::pin(link.run());
         tokio::select! {
-            () = link.run() => {}
+            () = &mut following => {}
             signalled = signalled() => signalled?,
         }
+        // Tables go on to be followed, and evidence to be reported, until the last request is answered.
+        shared.stop();
+        tracing::info!(linger = %config.linger, "stopping: no longer ready");
+        tokio::time::timeout(config.linger.as_duration(), &mut following).await.ok();
+        tracing::info!("stopping: finishing what is in flight");
+        stop.send(true).ok();
+        let ended = tokio::task::spawn_blocking(move || servers.into_iter().for_each(|server| drop(server.join())));
+        tokio::select! {
+            () = following => {}
+            _ = ended => {}
+        }
+        link.take_leave().await;
         anyhow::Ok(())
-    })?;
-    tracing::info!("stopping: finishing what is in flight");
-    stop.send(true).ok();
-    for server in servers {
-        server.join().ok();
-    }
-    Ok(())
+    })
 }
 
 async fn signalled() -> std::io::Result<()> {

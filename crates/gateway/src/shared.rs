@@ -1,6 +1,7 @@
 //! What requests need at hand: of all threads, and of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) max_body: u64,
     /// `None`: clients speak plaintext.
     pub(crate) tls: Option<Arc<ServerTls>>,
+    /// Of clients, open now.
+    pub(crate) connections: AtomicUsize,
+    stopping: AtomicBool,
     started: Instant,
 }
 
@@ -32,8 +36,19 @@ impl Shared {
             replay_limit: config.replay_limit,
             max_body: config.max_body,
             tls,
+            connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
             started: Instant::now(),
         }
+    }
+
+    /// From now on it is not ready, and asks clients to connect elsewhere. It serves as before.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
     }
 
     /// The gateway's own clock.

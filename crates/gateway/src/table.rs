@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use http::HeaderValue;
-use modelyard_core::{EvidenceKey, Route, RouteTable, TableVersion, Variant, WorkloadId};
+use modelyard_core::{DeploymentName, EvidenceKey, Route, RouteTable, TableVersion, Variant, WorkloadId};
 
 use crate::backend::BackendState;
-use crate::counters::{Counters, VariantCounters};
+use crate::counters::{Counters, Series, VariantCounters};
 
 /// What requests read. Never changed, only replaced.
 #[derive(Debug, Default)]
@@ -34,6 +34,8 @@ pub(crate) struct CompiledVariant {
     pub(crate) fallback: bool,
     pub(crate) backends: Vec<Arc<BackendState>>,
     pub(crate) counters: Arc<VariantCounters>,
+    /// What its figures are told apart by.
+    pub(crate) series: Series,
 }
 
 /// Makes tables, and keeps the state of backends from one to the next.
@@ -49,7 +51,7 @@ impl Compiler {
         let routes = table.deployments.iter().map(|(name, route)| {
             let variants = route.variants.iter().filter_map(|variant| {
                 let key = EvidenceKey { deployment: name.clone(), window: route.window, revision: variant.revision };
-                Some(self.variant(variant, open.get(&key)?.clone()))
+                Some(self.variant(name, variant, open.get(&key)?.clone()))
             });
             (name.to_string(), CompiledRoute { variants: variants.collect() })
         });
@@ -57,7 +59,12 @@ impl Compiler {
         Table { version: table.version, routes, workloads: table.workloads() }
     }
 
-    fn variant(&mut self, variant: &Variant, counters: Arc<VariantCounters>) -> CompiledVariant {
+    fn variant(
+        &mut self,
+        deployment: &DeploymentName,
+        variant: &Variant,
+        counters: Arc<VariantCounters>,
+    ) -> CompiledVariant {
         let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("invalid"));
         let backends = variant.backends.iter().map(|b| self.backend(&variant.workload, b.address));
         CompiledVariant {
@@ -68,6 +75,7 @@ impl Compiler {
             fallback: variant.fallback,
             backends: backends.collect(),
             counters,
+            series: series(deployment, variant),
         }
     }
 
@@ -87,9 +95,13 @@ impl Compiler {
     }
 }
 
-fn keys(table: &RouteTable) -> impl Iterator<Item = EvidenceKey> {
+fn keys(table: &RouteTable) -> impl Iterator<Item = (EvidenceKey, Series)> {
     table.deployments.iter().flat_map(|(name, route): (_, &Route)| {
         let key = |v: &Variant| EvidenceKey { deployment: name.clone(), window: route.window, revision: v.revision };
-        route.variants.iter().map(key)
+        route.variants.iter().map(move |variant| (key(variant), series(name, variant)))
     })
+}
+
+fn series(deployment: &DeploymentName, variant: &Variant) -> Series {
+    Series { deployment: deployment.clone(), variant: variant.name.clone(), version: variant.version.clone() }
 }

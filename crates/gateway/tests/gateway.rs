@@ -200,6 +200,95 @@ async fn what_is_in_flight_at_sigterm_is_answered() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_told_to_end_is_not_ready_but_serves_and_follows_tables_while_it_lingers() {
+    let mut gateway = Gateway::start_with(&["--linger", "2s"]).await;
+    let (one, two) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Ok("2")).await);
+    assert_eq!(gateway.get("/livez").await.body, "ok\n");
+    let unready = gateway.get("/readyz").await;
+    assert_eq!((unready.status, unready.body.as_str()), (503, "there is no route table yet\n"));
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[one])]))).await;
+    assert_eq!(gateway.get("/readyz").await.status, 200);
+    assert_eq!(gateway.infer("m", "").await.header("connection"), "");
+
+    gateway.terminate();
+    gateway.answers("/readyz", |answer| answer.status == 503 && answer.body == "stopping\n").await;
+    assert_eq!(gateway.get("/v2/health/ready").await.status, 503);
+    assert_eq!(gateway.get("/livez").await.status, 200);
+    gateway.publish(table(2, route(2, &[("2", 10_000, &[two])]))).await;
+    let answer = gateway.infer("m", "").await;
+    assert_eq!((answer.body.as_str(), answer.header("connection").as_str()), ("2", "close"));
+    assert!(gateway.ended().await.success());
+    gateway.reported(|report| report.in_use.is_empty()).await;
+    let counted = gateway.evidence(2, |e| e.requests == 1).await;
+    assert_eq!(counted.latency.count(), 1, "the last report has all that was counted");
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_hold_a_gateway_for_ever() {
+    let mut gateway = Gateway::start_with(&["--drain-timeout", "300ms"]).await;
+    let backend = gateway.backend(Behaviour::Slow(Duration::from_secs(3600), "1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    let _asked = gateway.begin_infer("m").await;
+    gateway.backend_was_asked().await;
+    gateway.terminate();
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn figures_are_told_to_prometheus() {
+    let mut gateway = Gateway::start().await;
+    let (old, bad) = (gateway.backend(Behaviour::Ok("1")).await, gateway.backend(Behaviour::Status(500)).await);
+    gateway.publish(table(7, route(1, &[("1", 5_000, &[old]), ("2", 5_000, &[bad])]))).await;
+    for _ in 0..3 {
+        gateway.infer("m/versions/1", "").await;
+        gateway.infer("m/versions/2", "").await;
+    }
+    // Another window: figures go on.
+    gateway.publish(table(8, route(2, &[("1", 0, &[old]), ("2", 10_000, &[bad])]))).await;
+    assert_eq!(gateway.infer("m", "").await.status, 200);
+    let answer = gateway.get("/metrics").await;
+    assert_eq!((answer.status, answer.header("content-type").as_str()), (200, "text/plain; version=0.0.4"));
+    let stable = "{deployment=\"m\",variant=\"stable\",version=\"1\"}";
+    let canary = "{deployment=\"m\",variant=\"canary\",version=\"2\"}";
+    for line in [
+        "route_table_epoch 1".to_owned(),
+        "route_table_sequence 8".into(),
+        "stopping 0".into(),
+        format!("backends{stable} 1"),
+        format!("backends_ejected{stable} 0"),
+        format!("requests_in_flight{canary} 0"),
+        format!("requests_total{stable} 4"),
+        format!("requests_total{canary} 4"),
+        format!("errors_total{stable} 0"),
+        format!("errors_total{canary} 4"),
+        format!("rescued_total{canary} 1"),
+        format!("answer_duration_seconds_count{stable} 4"),
+        format!("answer_duration_seconds_bucket{} 4", stable.replace('}', ",le=\"+Inf\"}")),
+        format!("answer_duration_seconds_bucket{} 4", stable.replace('}', ",le=\"33.554432\"}")),
+    ] {
+        assert!(
+            answer.body.lines().any(|l| l == format!("modelyard_gateway_{line}")),
+            "{line} is not in {}",
+            answer.body
+        );
+    }
+    assert!(!answer.body.lines().any(|l| l == "modelyard_gateway_connections 0"), "ours is one: {}", answer.body);
+}
+
+#[tokio::test]
+async fn without_a_state_directory_a_restart_waits_for_a_table() {
+    let mut gateway = Gateway::start_without_state().await;
+    let backend = gateway.backend(Behaviour::Ok("1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[backend])]))).await;
+    gateway.restart().await;
+    gateway.answers("/readyz", |answer| answer.status == 200).await;
+    assert_eq!(gateway.infer("m", "").await.body, "1");
+    gateway.lose_control_plane().await;
+    gateway.restart().await;
+    assert_eq!(gateway.get("/readyz").await.status, 503);
+}
+
+#[tokio::test]
 async fn a_removed_workload_is_reported_in_use_until_its_requests_are_answered() {
     let mut gateway = Gateway::start().await;
     let slow = gateway.backend(Behaviour::Slow(Duration::from_millis(800), "1")).await;

@@ -14,6 +14,7 @@ use tokio_util::io::ReaderStream;
 use super::documents::{Documents, Located};
 use crate::app::App;
 use crate::artifacts::ArtifactError;
+use crate::bucket::Bucket;
 use crate::inspect::InspectError;
 use crate::refusal::{ApiError, ApiResult};
 
@@ -201,8 +202,8 @@ async fn open(app: &App, uri: &ArtifactUri) -> Result<Content, String> {
             Ok(response.bytes_stream().map_err(move |e| text(&e)).boxed())
         }
         ArtifactUri::Bucket(url) => {
-            let (store, key) = crate::artifacts::remote(url).map_err(|e| format!("cannot reach {url}: {e}"))?;
-            let found = store.get(&key).await.map_err(|e| format!("cannot fetch {url}: {e}"))?;
+            let bucket = Bucket::at(url).map_err(|e| format!("cannot reach {url}: {e}"))?;
+            let found = bucket.store.get(&bucket.key).await.map_err(|e| format!("cannot fetch {url}: {e}"))?;
             Ok(found.into_stream().map_err(|e| e.to_string()).boxed())
         }
     }

@@ -1,4 +1,7 @@
 //! `PUT /artifacts`, `GET` and `HEAD /artifacts/{sha256}`
+//!
+//! Artifacts that lie in a bucket can be read from there, by a signed address that `GET` sends on to if asked: workers
+//! then load them without passing them through here, and without credentials for the cloud.
 
 use std::sync::Arc;
 
@@ -42,17 +45,34 @@ pub(super) async fn put_artifact(
     Ok((status, Json(Artifact { sha256: stored.digest, size: stored.size })))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GetQuery {
+    /// Whether the answer may send on to where the artifact lies, if that can be read directly.
+    #[serde(default)]
+    redirect: bool,
+}
+
 /// Download an artifact, or a range of it.
-#[utoipa::path(get, path = "/artifacts/{sha256}", tag = "artifacts", params(("sha256" = String, Path)),
+#[utoipa::path(get, path = "/artifacts/{sha256}", tag = "artifacts", params(("sha256" = String, Path), GetQuery),
     responses((status = 200, content_type = "application/octet-stream"),
         (status = 206, description = "The range asked for", content_type = "application/octet-stream"),
+        (status = 307, description = "It lies in a bucket: `Location` is signed and good for 15 minutes"),
         (status = 404, body = ProblemDetails), (status = 416, body = ProblemDetails)))]
 pub(super) async fn get_artifact(
     State(app): State<Arc<App>>,
     At(digest): At<Digest>,
+    Query(query): Query<GetQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let size = app.artifacts.size(&digest).await?.ok_or(crate::artifacts::ArtifactError::NotFound(digest))?;
+    if query.redirect
+        && let Some(url) = app.artifacts.signed_url(&digest).await
+    {
+        // Whoever has the address may read: no cache may keep it.
+        let headers = [(header::LOCATION, url.to_string()), (header::CACHE_CONTROL, "no-store".into())];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
+    }
     let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
     if let Some(range) = &range {
         range.as_range(size).map_err(|error| {

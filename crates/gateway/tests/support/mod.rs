@@ -42,7 +42,7 @@ pub(crate) struct Gateway {
     arguments: Vec<String>,
     process: Child,
     own: ControlPlane,
-    state_dir: tempfile::TempDir,
+    state_dir: Option<tempfile::TempDir>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -86,11 +86,18 @@ impl Gateway {
     }
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(Some(tempfile::tempdir().unwrap()), arguments).await
+    }
+
+    pub(crate) async fn start_without_state() -> Self {
+        Self::start_in(None, &[]).await
+    }
+
+    async fn start_in(state_dir: Option<tempfile::TempDir>, arguments: &[&str]) -> Self {
         let own = ControlPlane::start().await;
         let address = nobody().await;
-        let state_dir = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
-        let process = spawn(address, own.address, &state_dir, &arguments);
+        let process = spawn(address, own.address, state_dir.as_ref(), &arguments);
         let asked = Arc::default();
         let gateway = Self { address, arguments, process, own, state_dir, asked };
         gateway.listens().await;
@@ -160,6 +167,16 @@ impl Gateway {
         http::get(self.address, path).await.unwrap()
     }
 
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn answers(&self, path: &str, wanted: impl Fn(&Answer) -> bool) {
+        let asking = async {
+            while !http::get(self.address, path).await.is_some_and(|answer| wanted(&answer)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("it answers as wanted");
+    }
+
     pub(crate) async fn backend_was_asked(&self) {
         let asked = async {
             while self.asked.load(Ordering::Relaxed) == 0 {
@@ -176,7 +193,7 @@ impl Gateway {
 
     pub(crate) async fn restart(&mut self) {
         self.process.kill().await.unwrap();
-        self.process = spawn(self.address, self.own.address, &self.state_dir, &self.arguments);
+        self.process = spawn(self.address, self.own.address, self.state_dir.as_ref(), &self.arguments);
         self.listens().await;
     }
 
@@ -191,10 +208,18 @@ impl Gateway {
     }
 }
 
-fn spawn(address: SocketAddr, control: SocketAddr, state_dir: &tempfile::TempDir, arguments: &[String]) -> Child {
+fn spawn(
+    address: SocketAddr,
+    control: SocketAddr,
+    state_dir: Option<&tempfile::TempDir>,
+    arguments: &[String],
+) -> Child {
     let mut command = Command::new(BINARY);
-    command.args(["--control-plane", &format!("http://{control}"), "--listen", &address.to_string(), "--state-dir"]);
-    command.arg(state_dir.path()).args(arguments).env("RUST_LOG", "warn");
+    command.args(["--control-plane", &format!("http://{control}"), "--listen", &address.to_string()]);
+    if let Some(dir) = state_dir {
+        command.arg("--state-dir").arg(dir.path());
+    }
+    command.args(arguments).env("RUST_LOG", "warn");
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
 }
 

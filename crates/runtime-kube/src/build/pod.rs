@@ -121,7 +121,7 @@ fn arguments(workload: &Workload, settings: &KubeSettings) -> Vec<String> {
     flag("model-name", workload.deployment.to_string());
     flag("model-version", workload.version.to_string());
     flag("format", workload.format.to_string());
-    flag("artifact-url", format!("{}/api/v1/artifacts/{digest}", settings.artifacts_url));
+    flag("artifact-url", format!("{}/api/v1/artifacts/{digest}?redirect=true", settings.artifacts_url));
     flag("sha256", digest);
     flag("artifact-cache", CACHE.to_owned());
     flag("artifact-cache-limit", settings.cache_limit.clone());

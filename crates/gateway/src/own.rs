@@ -1,0 +1,70 @@
+//! What is asked of the gateway itself: whether it lives and is ready, what it serves, and its figures.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, header};
+use modelyard_protocol::{Live, Ready, ServerMetadata, V2Path};
+
+use crate::answer::{self, Answer};
+use crate::metrics;
+use crate::shared::Shared;
+use crate::table::Table;
+
+/// The server's part of the Open Inference Protocol.
+pub(crate) fn protocol_answer(path: &V2Path<'_>, shared: &Shared) -> Answer {
+    match path {
+        V2Path::Live => answer::json(StatusCode::OK, &Live { live: true }),
+        V2Path::Ready => {
+            let ready = unready(shared).is_none();
+            answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &Ready { ready })
+        }
+        _ => {
+            let (name, version) = ("modelyard-gateway".into(), env!("CARGO_PKG_VERSION").into());
+            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions: Vec::new() })
+        }
+    }
+}
+
+/// Paths that belong to no protocol.
+pub(crate) async fn other_answer(path: &str, shared: &Arc<Shared>, table: &Table) -> Answer {
+    match path {
+        "/v2/models" => models(table),
+        "/livez" => answer::text(StatusCode::OK, "ok\n"),
+        "/readyz" => match unready(shared) {
+            None => answer::text(StatusCode::OK, "ok\n"),
+            Some(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, why),
+        },
+        "/metrics" => figures(shared.clone()).await,
+        _ => {
+            let message = format!("{path} is not a path of the Open Inference Protocol v2");
+            answer::error(StatusCode::NOT_FOUND, message)
+        }
+    }
+}
+
+/// Why no requests should be sent here.
+fn unready(shared: &Shared) -> Option<&'static str> {
+    if shared.is_stopping() {
+        return Some("stopping\n");
+    }
+    (shared.table.load().version.sequence == 0).then_some("there is no route table yet\n")
+}
+
+/// As KServe lists them.
+fn models(table: &Table) -> Answer {
+    let mut names: Vec<_> = table.routes.keys().collect();
+    names.sort_unstable();
+    answer::json(StatusCode::OK, &serde_json::json!({ "models": names }))
+}
+
+/// Written by a thread of its own: with many deployments it takes a while, in which this one has requests to serve.
+async fn figures(shared: Arc<Shared>) -> Answer {
+    match tokio::task::spawn_blocking(move || metrics::encode(&shared)).await {
+        Ok(text) => {
+            let mut answer = answer::text(StatusCode::OK, text);
+            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            answer
+        }
+        Err(_) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the figures could not be written"),
+    }
+}
