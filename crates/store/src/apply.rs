@@ -1,26 +1,29 @@
 //! Apply: a batch of checked documents, all of them or none.
 
+mod deployments;
+
 use std::collections::BTreeMap;
 
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::manifest::{DeploymentManifest, ModelManifest};
-use modelyard_core::state::{Cause, Control, DeploymentState};
-use modelyard_core::{Actor, DeploymentName, ModelVersion, RevisionNumber, Timestamp, VersionName, VersionRef};
+use modelyard_core::{Actor, DeploymentName, ModelVersion, RevisionNumber, Timestamp};
 use serde_json::json;
 use sqlx::types::Json;
 
 use crate::error::{DocumentProblem, ProblemStatus};
-use crate::revisions::{self, NewRevision};
-use crate::{Result, Store, StoreError, Tx, aliases, deployments, desired, events, signed};
+use crate::{Result, Store, StoreError, Tx, desired, events, signed};
 
 /// Documents to apply, each under an index that answers and problems name it by.
 #[derive(Debug, Default)]
 pub struct ApplyBatch {
     models: Vec<(usize, ModelManifest)>,
     versions: Vec<(usize, ModelVersion)>,
-    deployments: Vec<(usize, DeploymentManifest, Option<RevisionNumber>)>,
+    deployments: Vec<Deployment>,
 }
+
+/// A deployment of a batch: its index, what it is to be, and the latest revision that it must have.
+type Deployment = (usize, DeploymentManifest, Option<RevisionNumber>);
 
 impl ApplyBatch {
     pub fn add_model(&mut self, document: usize, model: ModelManifest) {
@@ -31,7 +34,7 @@ impl ApplyBatch {
         self.versions.push((document, version));
     }
 
-    /// `expected`: the latest revision that the deployment must have.
+    /// `expected`: the latest revision that the deployment must have. No deployment may be named twice.
     pub fn add_deployment(
         &mut self,
         document: usize,
@@ -82,9 +85,7 @@ impl Store {
         for (document, version) in &batch.versions {
             applying.version(*document, version).await?;
         }
-        for (document, deployment, expected) in &batch.deployments {
-            applying.deployment(*document, deployment, *expected).await?;
-        }
+        applying.deployments(&batch.deployments, &desired_before).await?;
         let Applying { mut tx, mut done, problems, .. } = applying;
         if !problems.is_empty() {
             return Err(StoreError::Refused(problems));
@@ -245,94 +246,5 @@ impl Applying<'_> {
             data: json!({"version": number, "format": version.format, "sha256": version.digest, "size": version.size}),
         };
         events::append(&mut self.tx, &event, self.now).await
-    }
-
-    async fn deployment(
-        &mut self,
-        document: usize,
-        manifest: &DeploymentManifest,
-        expected: Option<RevisionNumber>,
-    ) -> Result<()> {
-        let DeploymentManifest { name, labels, spec } = manifest;
-        let Some(version) = self.resolve(document, manifest).await? else { return Ok(()) };
-        let known = match deployments::lock(&mut self.tx, name, expected).await {
-            Ok(known) => Some(known),
-            Err(StoreError::NotFound { .. }) => None,
-            Err(error @ StoreError::Stale { .. }) => {
-                self.problem(document, "metadata.name", ProblemStatus::Stale, error.to_string());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        if let (None, Some(expected)) = (&known, expected) {
-            let message = format!("there is no deployment {name}, so it is not at generation {expected}");
-            self.problem(document, "metadata.name", ProblemStatus::Stale, message);
-            return Ok(());
-        }
-        let is_new = known.is_none();
-        if is_new {
-            self.create_deployment(manifest).await?;
-        }
-        let relabelled = sqlx::query!(
-            "update deployments set labels = $2 where name = $1 and labels <> $2",
-            name.as_str(),
-            Json(labels) as _,
-        );
-        let relabelled = relabelled.execute(&mut *self.tx).await?.rows_affected() > 0;
-        if let Some(known) = known.filter(|k| k.target.spec == *spec && k.target.version.version == version) {
-            let change = if relabelled { Change::Updated } else { Change::Unchanged };
-            self.done(document, change, Some(known.target.number));
-            return Ok(());
-        }
-        let new = NewRevision { deployment: name, spec, version: &version, cause: &Cause::Applied, actor: self.actor };
-        let number = revisions::create(&mut self.tx, &new, self.now).await?;
-        self.done(document, if is_new { Change::Created } else { Change::Updated }, Some(number));
-        Ok(())
-    }
-
-    /// What `spec.version` means now; a problem if it means nothing.
-    async fn resolve(&mut self, document: usize, manifest: &DeploymentManifest) -> Result<Option<VersionName>> {
-        let model = &manifest.spec.model;
-        let known =
-            sqlx::query_scalar!("select version from model_versions where model = $1 order by version", model.as_str());
-        let known = known.fetch_all(&mut *self.tx).await?;
-        let version = match &manifest.spec.version {
-            VersionRef::Exact(version) => Some(version.clone()),
-            VersionRef::Alias(alias) => aliases::resolve(&mut self.tx, model, alias).await?,
-        };
-        if let Some(version) = version.filter(|v| known.iter().any(|k| k == v.as_str())) {
-            return Ok(Some(version));
-        }
-        let exists = sqlx::query_scalar!("select 1 from models where name = $1", model.as_str());
-        if exists.fetch_optional(&mut *self.tx).await?.is_none() {
-            self.problem(document, "spec.model", ProblemStatus::Invalid, format!("there is no model {model}"));
-            return Ok(None);
-        }
-        let has = if known.is_empty() { "no versions".to_owned() } else { known.join(", ") };
-        let message = match &manifest.spec.version {
-            VersionRef::Exact(version) => format!("model {model} has no version {version}; it has {has}"),
-            VersionRef::Alias(alias) => {
-                format!(
-                    "model {model} has no alias {alias}: PUT /api/v1/models/{model}/aliases/{alias} makes it; versions: {has}"
-                )
-            }
-        };
-        self.problem(document, "spec.version", ProblemStatus::Invalid, message);
-        Ok(None)
-    }
-
-    async fn create_deployment(&mut self, manifest: &DeploymentManifest) -> Result<()> {
-        sqlx::query!(
-            "insert into deployments (name, labels, target, control, state, state_version, created_ms)
-             values ($1, $2, 0, $3, $4, 0, $5)",
-            manifest.name.as_str(),
-            Json(&manifest.labels) as _,
-            Json(Control::default()) as _,
-            Json(DeploymentState::default()) as _,
-            self.now.as_millis(),
-        )
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Commits of the reconciler: a decision is written whole, by the control plane in office, on the state it was made
 //! from, or not at all.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use modelyard_core::plan::{Commit, RollbackDraft};
-use modelyard_core::state::{Cause, Outcome};
+use modelyard_core::state::{Cause, DeploymentState, Outcome};
 use modelyard_core::{Actor, DeploymentName, Epoch, RevisionNumber, Timestamp};
 use sqlx::types::Json;
 
@@ -22,11 +24,76 @@ impl Store {
         for (number, outcome) in &commit.outcomes {
             record_outcome(&mut tx, name, *number, outcome).await?;
         }
-        for event in &commit.events {
-            events::append(&mut tx, event, now).await?;
-        }
+        events::append_all(&mut tx, &commit.events, now).await?;
         Ok(tx.commit().await?)
     }
+
+    /// Many decisions in one transaction, each whole or not at all. Answers with those that were refused, as
+    /// [`Store::commit`] would have. A decision that makes a revision is for that one.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`]; a database that fails. Nothing is written then.
+    pub async fn commit_all(
+        &self,
+        commits: &BTreeMap<&DeploymentName, &Commit>,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<BTreeSet<DeploymentName>> {
+        let mut tx = self.write_in(Some(epoch)).await?;
+        let makes_none = commits.iter().filter(|(_, commit)| commit.rollback.is_none());
+        let written = compare_and_set_all(&mut tx, makes_none).await?;
+        let is_written = |name: &DeploymentName| written.contains(name.as_str());
+        let decided = || commits.iter().filter(|(name, _)| is_written(name));
+        record_outcomes(&mut tx, decided()).await?;
+        events::append_all(&mut tx, decided().flat_map(|(_, commit)| &commit.events), now).await?;
+        tx.commit().await?;
+        Ok(commits.keys().filter(|name| !is_written(name)).map(|name| (*name).clone()).collect())
+    }
+}
+
+type Named<'c> = (&'c &'c DeploymentName, &'c &'c Commit);
+
+/// The names of those that were at the state expected.
+async fn compare_and_set_all<'c>(tx: &mut Tx, commits: impl Iterator<Item = Named<'c>>) -> Result<BTreeSet<String>> {
+    let (mut names, mut parents, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, commit) in commits {
+        names.push(name.to_string());
+        parents.push(signed(commit.parent.0));
+        states.push(Json(&commit.state));
+    }
+    let written = sqlx::query_scalar!(
+        "update deployments d set state = c.state, state_version = d.state_version + 1
+         from unnest($1::text[], $2::bigint[], $3::jsonb[]) as c (name, parent, state)
+         where d.name = c.name and d.state_version = c.parent returning d.name",
+        &names,
+        &parents,
+        &states as &[Json<&DeploymentState>],
+    );
+    Ok(written.fetch_all(&mut **tx).await?.into_iter().collect())
+}
+
+async fn record_outcomes<'c>(tx: &mut Tx, commits: impl Iterator<Item = Named<'c>>) -> Result<()> {
+    let (mut names, mut numbers, mut outcomes, mut served) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, commit) in commits {
+        for (number, outcome) in &commit.outcomes {
+            names.push(name.to_string());
+            numbers.push(signed(number.0));
+            outcomes.push(Json(outcome));
+            served.push(served_at(outcome));
+        }
+    }
+    sqlx::query!(
+        "update revisions r set outcome = o.outcome, served_ms = coalesce(o.served_ms, r.served_ms)
+         from unnest($1::text[], $2::bigint[], $3::jsonb[], $4::bigint[]) as o (deployment, number, outcome, served_ms)
+         where r.deployment = o.deployment and r.number = o.number",
+        &names,
+        &numbers,
+        &outcomes as &[Json<&Outcome>],
+        &served as &[Option<i64>],
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 async fn compare_and_set(tx: &mut Tx, name: &DeploymentName, commit: &Commit) -> Result<()> {
@@ -65,10 +132,7 @@ async fn create_rollback(tx: &mut Tx, name: &DeploymentName, draft: &RollbackDra
 }
 
 async fn record_outcome(tx: &mut Tx, name: &DeploymentName, number: RevisionNumber, outcome: &Outcome) -> Result<()> {
-    let served = match outcome {
-        Outcome::Completed { at } => Some(at.as_millis()),
-        _ => None,
-    };
+    let served = served_at(outcome);
     sqlx::query!(
         "update revisions set outcome = $3, served_ms = coalesce($4, served_ms) where deployment = $1 and number = $2",
         name.as_str(),
@@ -79,4 +143,12 @@ async fn record_outcome(tx: &mut Tx, name: &DeploymentName, number: RevisionNumb
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// When it came to serve all traffic, if it did.
+fn served_at(outcome: &Outcome) -> Option<i64> {
+    match outcome {
+        Outcome::Completed { at } => Some(at.as_millis()),
+        Outcome::Pending | Outcome::Superseded { .. } | Outcome::RolledBack { .. } => None,
+    }
 }

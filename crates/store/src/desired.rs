@@ -1,6 +1,6 @@
-//! What is wanted, as the planner takes it: all deployments in one query, and so of one moment.
+//! What is wanted, as the planner takes it. Each deployment is of one moment; a commit compares what it was made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::{Cause, Control, DeploymentState, Outcome};
@@ -19,6 +19,41 @@ impl Store {
         let mut connection = self.pool.acquire().await?;
         check_term(&mut connection, epoch).await?;
         select(&mut connection, None).await
+    }
+
+    /// Brings `known`, as an earlier call left it, up to date: what was not written to since is not read again. On an
+    /// error it stays as it was.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if another control plane has taken office.
+    pub async fn refresh_desired(
+        &self,
+        epoch: Epoch,
+        known: &mut BTreeMap<DeploymentName, DesiredDeployment>,
+    ) -> Result<()> {
+        if known.is_empty() {
+            *known = self.desired(epoch).await?;
+            return Ok(());
+        }
+        let mut connection = self.pool.acquire().await?;
+        check_term(&mut connection, epoch).await?;
+        let rows = sqlx::query!("select name, target, state_version from deployments");
+        let mut unchanged = BTreeSet::new();
+        let mut changed = Vec::new();
+        for row in rows.fetch_all(&mut *connection).await? {
+            // Versions begin anew with a deployment that is made again; its numbers of revisions do not.
+            let at = (RevisionNumber(unsigned(row.target)), StateVersion(unsigned(row.state_version)));
+            let name: DeploymentName = parse(&row.name)?;
+            if known.get(&name).is_some_and(|d| (d.target, d.parent) == at) {
+                unchanged.insert(name);
+            } else {
+                changed.push(row.name);
+            }
+        }
+        let news = if changed.is_empty() { BTreeMap::new() } else { select(&mut connection, Some(&changed)).await? };
+        known.retain(|name, _| unchanged.contains(name));
+        known.extend(news);
+        Ok(())
     }
 }
 

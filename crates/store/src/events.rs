@@ -76,15 +76,41 @@ impl Store {
 
 /// Appends an event within a writing transaction.
 pub(crate) async fn append(tx: &mut Tx, event: &EventDraft, now: Timestamp) -> Result<()> {
+    append_all(tx, [event], now).await
+}
+
+/// Appends events in their order, in one statement.
+pub(crate) async fn append_all<'e>(
+    tx: &mut Tx,
+    events: impl IntoIterator<Item = &'e EventDraft>,
+    now: Timestamp,
+) -> Result<()> {
+    let (mut kinds, mut actors, mut models) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut deployments, mut messages, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    for event in events {
+        kinds.push(event.kind.as_str().to_owned());
+        actors.push(event.actor.to_string());
+        models.push(event.model.as_ref().map(ToString::to_string));
+        deployments.push(event.deployment.as_ref().map(ToString::to_string));
+        messages.push(event.message.clone());
+        data.push(event.data.clone());
+    }
+    if kinds.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
-        "insert into events (at_ms, kind, actor, model, deployment, message, data) values ($1, $2, $3, $4, $5, $6, $7)",
+        "insert into events (at_ms, kind, actor, model, deployment, message, data)
+         select $1, e.kind, e.actor, e.model, e.deployment, e.message, e.data
+         from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
+              with ordinality as e (kind, actor, model, deployment, message, data, n)
+         order by e.n",
         now.as_millis(),
-        event.kind.as_str(),
-        event.actor.as_str(),
-        event.model.as_ref().map(ModelName::as_str),
-        event.deployment.as_ref().map(DeploymentName::as_str),
-        event.message,
-        event.data,
+        &kinds,
+        &actors,
+        &models as &[Option<String>],
+        &deployments as &[Option<String>],
+        &messages,
+        &data,
     )
     .execute(&mut **tx)
     .await?;

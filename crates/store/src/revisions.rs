@@ -1,5 +1,7 @@
 //! Revisions of deployments: read, and made.
 
+use std::collections::BTreeMap;
+
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::state::{Cause, Outcome, Revision};
 use modelyard_core::{
@@ -167,40 +169,73 @@ pub(crate) struct NewRevision<'a> {
 
 /// Makes the next revision of a deployment, and its target. The deployment's row must exist.
 pub(crate) async fn create(tx: &mut Tx, new: &NewRevision<'_>, now: Timestamp) -> Result<RevisionNumber> {
-    let name = new.deployment.as_str();
-    let number = sqlx::query_scalar!(
-        "insert into revision_numbers (deployment, last) values ($1, 1)
-         on conflict (deployment) do update set last = revision_numbers.last + 1 returning last",
-        name,
-    );
-    let number = number.fetch_one(&mut **tx).await?;
+    let made = create_all(tx, std::slice::from_ref(new), now).await?;
+    let missing = || StoreError::Internal(format!("the revision of {} has no number", new.deployment));
+    made.into_values().next().ok_or_else(missing)
+}
+
+/// The same for many deployments, of which none is named twice.
+pub(crate) async fn create_all(
+    tx: &mut Tx,
+    new: &[NewRevision<'_>],
+    now: Timestamp,
+) -> Result<BTreeMap<DeploymentName, RevisionNumber>> {
+    let numbers = next_numbers(tx, new).await?;
+    let mut numbered = Vec::new();
+    for new in new {
+        let missing = || StoreError::Internal(format!("the revision of {} has no number", new.deployment));
+        numbered.push((new, *numbers.get(new.deployment.as_str()).ok_or_else(missing)?));
+    }
+    let names: Vec<_> = new.iter().map(|n| n.deployment.as_str()).collect();
+    let numbers: Vec<_> = numbered.iter().map(|(_, number)| *number).collect();
     sqlx::query!(
         "insert into revisions (deployment, number, model, version, spec, cause, actor, created_ms, outcome)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        name,
-        number,
-        new.spec.model.as_str(),
-        new.version.as_str(),
-        Json(new.spec) as _,
-        Json(new.cause) as _,
-        new.actor.as_str(),
+         select r.deployment, r.number, r.model, r.version, r.spec, r.cause, r.actor, $8, $9
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::text[])
+              as r (deployment, number, model, version, spec, cause, actor)",
+        &names as &[&str],
+        &numbers,
+        &new.iter().map(|n| n.spec.model.as_str()).collect::<Vec<_>>() as &[&str],
+        &new.iter().map(|n| n.version.as_str()).collect::<Vec<_>>() as &[&str],
+        &new.iter().map(|n| Json(n.spec)).collect::<Vec<_>>() as &[Json<&DeploymentSpec>],
+        &new.iter().map(|n| Json(n.cause)).collect::<Vec<_>>() as &[Json<&Cause>],
+        &new.iter().map(|n| n.actor.as_str()).collect::<Vec<_>>() as &[&str],
         now.as_millis(),
         Json(Outcome::Pending) as _,
     )
     .execute(&mut **tx)
     .await?;
-    sqlx::query!("update deployments set target = $2, state_version = state_version + 1 where name = $1", name, number)
-        .execute(&mut **tx)
-        .await?;
-    let number = RevisionNumber(unsigned(number));
-    let event = EventDraft {
+    sqlx::query!(
+        "update deployments d set target = r.number, state_version = d.state_version + 1
+         from unnest($1::text[], $2::bigint[]) as r (deployment, number) where d.name = r.deployment",
+        &names as &[&str],
+        &numbers,
+    )
+    .execute(&mut **tx)
+    .await?;
+    let created: Vec<_> =
+        numbered.iter().map(|(new, number)| created(new, RevisionNumber(unsigned(*number)))).collect();
+    events::append_all(tx, &created, now).await?;
+    Ok(numbered.into_iter().map(|(new, n)| (new.deployment.clone(), RevisionNumber(unsigned(n)))).collect())
+}
+
+async fn next_numbers(tx: &mut Tx, new: &[NewRevision<'_>]) -> Result<BTreeMap<String, i64>> {
+    let names: Vec<_> = new.iter().map(|n| n.deployment.to_string()).collect();
+    let rows = sqlx::query!(
+        "insert into revision_numbers (deployment, last) select name, 1 from unnest($1::text[]) as name
+         on conflict (deployment) do update set last = revision_numbers.last + 1 returning deployment, last",
+        &names,
+    );
+    Ok(rows.fetch_all(&mut **tx).await?.into_iter().map(|row| (row.deployment, row.last)).collect())
+}
+
+fn created(new: &NewRevision<'_>, number: RevisionNumber) -> EventDraft {
+    EventDraft {
         kind: EventKind::RevisionCreated,
         actor: new.actor.clone(),
         model: Some(new.spec.model.clone()),
         deployment: Some(new.deployment.clone()),
         message: format!("revision {number} (version {}): {}", new.version, new.cause),
         data: json!({"revision": number, "version": new.version, "cause": new.cause}),
-    };
-    events::append(tx, &event, now).await?;
-    Ok(number)
+    }
 }

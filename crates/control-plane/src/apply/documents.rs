@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use http::StatusCode;
 use modelyard_api::types::BundleFile;
 use modelyard_core::Digest;
-use modelyard_core::manifest::{self, Problem, Resource, line_of};
+use modelyard_core::manifest::{self, Place, Problem, Resource};
 
 use crate::refusal::{ApiError, ApiResult};
 
@@ -20,14 +20,13 @@ pub(super) struct Located<'b> {
     pub(super) file: Option<String>,
     /// Digests of the file's relative artifacts, as far as they were uploaded.
     pub(super) artifacts: &'b BTreeMap<String, Digest>,
-    text: &'b str,
-    index: usize,
+    place: Option<Place<'b>>,
 }
 
 impl Located<'_> {
     /// A problem at a path of this document.
     pub(super) fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
-        let line = line_of(self.text, self.index, path);
+        let line = self.place.and_then(|place| place.line_of(path));
         Problem { file: self.file.clone(), line, path: path.to_owned(), message: message.into() }
     }
 }
@@ -40,13 +39,15 @@ pub(super) fn read(files: &[BundleFile]) -> ApiResult<Documents<'_>> {
     for file in files {
         let name = Some(file.name.clone()).filter(|name| !name.is_empty());
         match manifest::parse(&file.text) {
-            Ok(documents) => all.extend(documents.into_iter().map(|document| Located {
-                resource: document.resource,
-                file: name.clone(),
-                artifacts: &file.artifacts,
-                text: &file.text,
-                index: document.index,
-            })),
+            Ok(documents) => {
+                let places = manifest::places(&file.text);
+                all.extend(documents.into_iter().map(|document| Located {
+                    resource: document.resource,
+                    file: name.clone(),
+                    artifacts: &file.artifacts,
+                    place: places.get(document.index).copied(),
+                }));
+            }
             Err(found) => problems.extend(found.into_iter().map(|p| Problem { file: name.clone(), ..p })),
         }
     }
@@ -69,10 +70,10 @@ fn duplicates(all: &[Located<'_>]) -> Vec<Problem> {
             Resource::ModelVersion(v) => format!("version {} of model {}", v.version, v.model),
             other => format!("{} {}", other.kind(), other.name()),
         };
-        let place = located.problem("", "");
-        let place = format!("{}line {}", place.file.map(|f| f + " ").unwrap_or_default(), place.line.unwrap_or(1));
-        if let Some(first) = seen.insert(identity.clone(), place) {
-            problems.push(located.problem("metadata.name", format!("{identity} is already in {first}")));
+        if let Some(first) = seen.insert(identity.clone(), located) {
+            let place = first.problem("", "");
+            let place = format!("{}line {}", place.file.map(|f| f + " ").unwrap_or_default(), place.line.unwrap_or(1));
+            problems.push(located.problem("metadata.name", format!("{identity} is already in {place}")));
         }
     }
     problems

@@ -1,13 +1,13 @@
 //! Pins the artifact of each version to a digest, and learns its signature by loading it once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use modelyard_core::manifest::{ArtifactUri, Problem, Resource, VersionManifest};
-use modelyard_core::{Digest, ModelVersion, Signature};
+use modelyard_core::{Digest, Format, ModelVersion, Signature};
 use object_store::ObjectStoreExt;
 use tokio_util::io::ReaderStream;
 
@@ -26,6 +26,8 @@ pub(super) struct Pins {
     /// By document: found or stored, whoever uploaded it.
     of_document: BTreeMap<usize, Digest>,
     refused: Vec<Digest>,
+    /// What inspection has told in this apply: one artifact may be many versions.
+    inspected: HashMap<(Digest, Format), Signature>,
 }
 
 /// An artifact as a document names it.
@@ -104,10 +106,29 @@ impl Pins {
             format: manifest.format,
             digest: pinned.digest,
             size: pinned.size,
-            signature: signature(app, located, manifest, &pinned).await?,
+            signature: self.signature(app, located, manifest, &pinned).await?,
             labels: manifest.labels.clone(),
             metadata: manifest.metadata.clone(),
         })
+    }
+
+    /// Known already if this version is registered or its artifact was just looked at, else learned by loading it.
+    async fn signature(
+        &mut self,
+        app: &App,
+        located: &Located<'_>,
+        manifest: &VersionManifest,
+        pinned: &Pinned,
+    ) -> Result<Signature, Failure> {
+        let key = (pinned.digest, manifest.format);
+        if let Some(known) = self.inspected.get(&key) {
+            return Ok(known.clone());
+        }
+        let signature = signature(app, located, manifest, pinned).await?;
+        if pinned.is_stored {
+            self.inspected.insert(key, signature.clone());
+        }
+        Ok(signature)
     }
 
     async fn artifact(
@@ -209,7 +230,6 @@ async fn open(app: &App, uri: &ArtifactUri) -> Result<Content, String> {
     }
 }
 
-/// The signature: known already if this version is registered, else learned by loading the artifact.
 async fn signature(
     app: &App,
     located: &Located<'_>,

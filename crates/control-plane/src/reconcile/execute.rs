@@ -4,49 +4,58 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use modelyard_core::inputs::Inputs;
-use modelyard_core::plan::Plan;
-use modelyard_core::{DeploymentName, Route};
+use modelyard_core::plan::{Commit, DeploymentReport, Plan};
+use modelyard_core::{DeploymentName, Route, Workload, WorkloadId};
 use modelyard_store::StoreError;
 
 use super::{Unfinished, gather};
 use crate::app::App;
 use crate::office::NotInOffice;
 
+/// Calls to the runtime at a time.
+const AT_ONCE: usize = 16;
+
+/// Deployments whose decision was not written: nothing is done for them, and their routes stay.
+type Undecided = BTreeSet<DeploymentName>;
+
+/// `inputs`: what the plan was made from.
+///
 /// # Errors
 /// If Postgres did not take a decision, or the lease lapsed on the way. Deployments whose decision was not written keep
 /// their routes. Routes are published in either case: a table carries its epoch, and loses against any of a later one.
-pub(super) async fn plan(app: &App, plan: &Plan) -> Result<(), Unfinished> {
-    let (undecided, failure) = commit(app, plan).await;
-    let ensured = ensure(app, plan).await;
-    publish(app, plan, &undecided);
-    let removed = remove(app, plan).await;
-    report(app, plan, &undecided);
+pub(super) async fn plan(app: &App, inputs: &Inputs, plan: Plan) -> Result<(), Unfinished> {
+    let Plan { commits, ensure: wanted, routes, remove: unused, reports, .. } = plan;
+    let (undecided, failure) = commit(app, &commits).await;
+    let decided = wanted.into_values().filter(|workload| !undecided.contains(&workload.deployment));
+    // Fewer workers are an end of some, so that traffic leaves them first.
+    let (shrinking, growing): (Vec<_>, Vec<_>) = decided.partition(|workload| shrinks(workload, inputs));
+    let grown = ensure(app, growing).await;
+    publish(app, routes, &undecided);
+    let shrunk = ensure(app, shrinking).await;
+    let removed = remove(app, unused).await;
+    report(app, reports, &undecided);
     failure.map_or(Ok(()), Err)?;
-    Ok(ensured.and(removed)?)
+    Ok(grown.and(shrunk).and(removed)?)
 }
 
 /// 1. Intent first. A deployment that was changed since the plan was made is left for the next look.
-async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<Unfinished>) {
-    let mut undecided = BTreeSet::new();
+async fn commit(app: &App, commits: &BTreeMap<DeploymentName, Commit>) -> (Undecided, Option<Unfinished>) {
+    if let Err(lapsed) = app.term.check() {
+        let lapsed = (!commits.is_empty()).then_some(lapsed.into());
+        return (commits.keys().cloned().collect(), lapsed);
+    }
+    let mut undecided = Undecided::new();
     let mut failure = None;
-    for (name, commit) in &plan.commits {
-        if let Err(lapsed) = app.term.check() {
-            undecided.insert(name.clone());
-            failure = Some(lapsed.into());
-            continue;
-        }
-        let written = app.store.commit(name, commit, app.term.epoch(), crate::app::now()).await;
-        match written {
-            Ok(()) => {
-                for event in &commit.events {
-                    tracing::info!(deployment = %name, kind = %event.kind, "{}", event.message);
-                }
-                app.wake.written();
-            }
+    // Those that make a revision go each by itself, and first: they are rollbacks.
+    let (single, together): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        commits.iter().partition(|(_, commit)| commit.rollback.is_some());
+    for (name, commit) in single {
+        match app.store.commit(name, commit, app.term.epoch(), crate::app::now()).await {
+            Ok(()) => {}
             Err(StoreError::Stale { .. } | StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {
                 undecided.insert(name.clone());
-                app.wake.look();
             }
             Err(error) => {
                 undecided.insert(name.clone());
@@ -54,54 +63,80 @@ async fn commit(app: &App, plan: &Plan) -> (BTreeSet<DeploymentName>, Option<Unf
             }
         }
     }
+    if !together.is_empty() {
+        match app.store.commit_all(&together, app.term.epoch(), crate::app::now()).await {
+            Ok(refused) => undecided.extend(refused),
+            Err(error) => {
+                undecided.extend(together.into_keys().cloned());
+                failure = Some(error.into());
+            }
+        }
+    }
+    let written = commits.iter().filter(|(name, _)| !undecided.contains(*name));
+    for (name, event) in written.flat_map(|(name, commit)| commit.events.iter().map(move |event| (name, event))) {
+        tracing::info!(deployment = %name, kind = %event.kind, "{}", event.message);
+    }
+    if undecided.len() < commits.len() {
+        app.wake.decided();
+    }
+    if !undecided.is_empty() {
+        app.wake.look();
+    }
     (undecided, failure)
 }
 
-/// 2. Workloads to start, scale or stamp.
-async fn ensure(app: &App, plan: &Plan) -> Result<(), NotInOffice> {
-    for (id, workload) in &plan.ensure {
+/// Whether the runtime was last asked for more workers of it.
+fn shrinks(workload: &Workload, inputs: &Inputs) -> bool {
+    inputs.observation.of(&workload.id).known().is_some_and(|seen| workload.size() < seen.workload.size())
+}
+
+/// 2. Workloads to start, scale or mend.
+async fn ensure(app: &App, workloads: Vec<Workload>) -> Result<(), NotInOffice> {
+    let ensure = async |workload: Workload| {
         app.term.check()?;
-        if let Err(error) = app.runtime.ensure(workload, app.term.epoch()).await {
-            tracing::warn!(workload = %id, %error, "a workload could not be ensured; trying again");
+        if let Err(error) = app.runtime.ensure(&workload, app.term.epoch()).await {
+            tracing::warn!(workload = %workload.id, %error, "a workload could not be ensured; trying again");
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    stream::iter(workloads).map(Ok).try_for_each_concurrent(AT_ONCE, ensure).await
 }
 
 /// 3. Traffic moves by one table for all deployments.
-fn publish(app: &App, plan: &Plan, undecided: &BTreeSet<DeploymentName>) {
+fn publish(app: &App, routes: BTreeMap<DeploymentName, Route>, undecided: &Undecided) {
     let before = app.gateways.published();
-    app.gateways.publish(decided(&plan.routes, undecided, &before.deployments));
+    app.gateways.publish(decided(routes, undecided, &before.deployments));
 }
 
-/// The planned routes, but for the deployments whose decision was not written: those stay as they are.
-fn decided(
-    planned: &BTreeMap<DeploymentName, Route>,
-    undecided: &BTreeSet<DeploymentName>,
-    before: &BTreeMap<DeploymentName, Route>,
-) -> BTreeMap<DeploymentName, Route> {
-    let planned = planned.iter().filter(|(name, _)| !undecided.contains(name));
-    let kept = before.iter().filter(|(name, _)| undecided.contains(name));
-    planned.chain(kept).map(|(name, route)| (name.clone(), route.clone())).collect()
+/// What was planned, but for the deployments whose decision was not written: those stay as they are.
+fn decided<T: Clone>(
+    mut planned: BTreeMap<DeploymentName, T>,
+    undecided: &Undecided,
+    before: &BTreeMap<DeploymentName, T>,
+) -> BTreeMap<DeploymentName, T> {
+    for name in undecided {
+        planned.remove(name);
+        planned.extend(before.get(name).map(|kept| (name.clone(), kept.clone())));
+    }
+    planned
 }
 
 /// 4. What nothing wants and no gateway uses.
-async fn remove(app: &App, plan: &Plan) -> Result<(), NotInOffice> {
-    for id in &plan.remove {
+async fn remove(app: &App, unused: BTreeSet<WorkloadId>) -> Result<(), NotInOffice> {
+    let remove = async |id: WorkloadId| {
         app.term.check()?;
-        if let Err(error) = app.runtime.remove(id, app.term.epoch()).await {
+        if let Err(error) = app.runtime.remove(&id, app.term.epoch()).await {
             tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    stream::iter(unused).map(Ok).try_for_each_concurrent(AT_ONCE, remove).await
 }
 
 /// 5. What people are told.
-fn report(app: &App, plan: &Plan, undecided: &BTreeSet<DeploymentName>) {
+fn report(app: &App, planned: BTreeMap<DeploymentName, DeploymentReport>, undecided: &Undecided) {
     app.reports.send_if_modified(|reports| {
-        let planned = plan.reports.iter().filter(|(name, _)| !undecided.contains(name));
-        let kept = reports.iter().filter(|(name, _)| undecided.contains(name));
-        let next = planned.chain(kept).map(|(name, report)| (name.clone(), report.clone())).collect();
+        let next = decided(planned, undecided, reports);
         let changed = **reports != next;
         if changed {
             *reports = Arc::new(next);
@@ -110,14 +145,14 @@ fn report(app: &App, plan: &Plan, undecided: &BTreeSet<DeploymentName>) {
     });
 }
 
-/// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join the routes. Time and
-/// evidence stand still, so that the planner has nothing new to decide on; where readiness alone would lead it to a
-/// decision, the deployment's route stays.
+/// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join
+/// the routes. Time and evidence stand still, so that the planner has nothing new to decide on; where readiness alone
+/// would lead it to a decision, the deployment's route stays.
 pub(super) async fn refresh_backends(app: &App, last: Option<&Inputs>) {
     let Some(last) = last else { return };
     let observation = gather::observation(app, &last.deployments).await;
     let inputs = Inputs { observation, ..last.clone() };
     let plan = modelyard_planner::plan(&inputs);
-    let undecided = plan.commits.keys().cloned().collect();
-    publish(app, &plan, &undecided);
+    let undecided = plan.commits.into_keys().collect();
+    publish(app, plan.routes, &undecided);
 }

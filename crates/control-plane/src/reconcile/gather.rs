@@ -8,19 +8,25 @@ use modelyard_store::StoreError;
 
 use crate::app::App;
 
+/// From `last`, what the look before was made from: of what is wanted, only what was written to since is read again.
+///
 /// # Errors
-/// If Postgres does not answer, or another control plane is in office.
-pub(super) async fn inputs(app: &App, now: Timestamp) -> Result<Inputs, StoreError> {
-    let deployments = app.store.desired(app.term.epoch()).await?;
-    let observation = observation(app, &deployments).await;
-    Ok(Inputs {
-        now,
-        epoch: app.term.epoch(),
-        observation,
-        evidence: app.gateways.evidence(),
-        in_use: app.gateways.in_use(),
-        deployments,
-    })
+/// If Postgres does not answer, or another control plane is in office. `last` stays as it was.
+pub(super) async fn inputs<'l>(
+    app: &App,
+    now: Timestamp,
+    last: &'l mut Option<Inputs>,
+) -> Result<&'l Inputs, StoreError> {
+    let mut first = Inputs::default();
+    let known = last.as_mut().map_or(&mut first.deployments, |last| &mut last.deployments);
+    app.store.refresh_desired(app.term.epoch(), known).await?;
+    let inputs = last.get_or_insert(first);
+    inputs.observation = observation(app, &inputs.deployments).await;
+    inputs.now = now;
+    inputs.epoch = app.term.epoch();
+    inputs.evidence = app.gateways.evidence();
+    inputs.in_use = app.gateways.in_use();
+    Ok(inputs)
 }
 
 /// A runtime that does not answer leaves every workload that might run unknown: nothing is started twice, and nothing

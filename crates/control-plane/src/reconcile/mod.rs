@@ -15,6 +15,9 @@ use modelyard_store::StoreError;
 use crate::app::{App, now};
 use crate::office::NotInOffice;
 
+/// Between looks when wakes come in a storm: a thousand pods that get ready are few looks, not a thousand. What people
+/// wrote does not wait for it.
+const GAP: Duration = Duration::from_millis(20);
 /// A look without a wake, in case one was lost.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Between looks while Postgres is gone.
@@ -45,22 +48,27 @@ pub async fn run(app: Arc<App>) -> Epoch {
                 RETRY_AFTER
             }
         };
+        let gap = tokio::time::Instant::now() + GAP;
         tokio::select! {
+            () = app.wake.urgent() => continue,
             () = app.wake.wanted() => {}
             _ = changes.changed() => {}
             () = tokio::time::sleep(next_look) => {}
+        }
+        tokio::select! {
+            () = app.wake.urgent() => {}
+            () = tokio::time::sleep_until(gap) => {}
         }
     }
 }
 
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
 async fn pass(app: &App, last: &mut Option<Inputs>) -> Result<Option<Timestamp>, Unfinished> {
-    let inputs = gather::inputs(app, now()).await?;
+    let inputs = gather::inputs(app, now(), last).await?;
     app.term.check()?;
-    let plan = modelyard_planner::plan(&inputs);
-    let done = execute::plan(app, &plan).await;
-    *last = Some(inputs);
-    done.map(|()| plan.wake_at)
+    let plan = modelyard_planner::plan(inputs);
+    let wake_at = plan.wake_at;
+    execute::plan(app, inputs, plan).await.map(|()| wake_at)
 }
 
 fn until(wake_at: Option<Timestamp>) -> Duration {

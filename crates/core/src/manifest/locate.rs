@@ -30,6 +30,34 @@ pub fn line_of(text: &str, document: usize, path: &str) -> Option<usize> {
     }
 }
 
+/// Where a document of a text stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'t> {
+    lines_before: usize,
+    /// The text from there on.
+    text: &'t str,
+}
+
+impl Place<'_> {
+    /// The line, from 1, of a path in the document, as [`line_of`] finds it.
+    pub fn line_of(&self, path: &str) -> Option<usize> {
+        line_of(self.text, 0, path).map(|line| line + self.lines_before)
+    }
+}
+
+/// The documents of a text, by index, found in one walk through it however many there are: [`line_of`] walks through all
+/// that stands before a document. After a syntax error there are no more.
+pub fn places(text: &str) -> Vec<Place<'_>> {
+    let lines: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let place = |de: serde_yaml::Deserializer<'_>| {
+        let location = (Walk { rest: &[] }).deserialize(de).err().and_then(|error| error.location());
+        let lines_before = location.map_or(0, |l| l.line().saturating_sub(1));
+        let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or(text);
+        Place { lines_before, text }
+    };
+    serde_yaml::Deserializer::from_str(text).map(place).collect()
+}
+
 fn segments(path: &str) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut rest = path;

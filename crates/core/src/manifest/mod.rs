@@ -7,12 +7,13 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use locate::line_of;
+pub use locate::{Place, line_of, places};
 
 use crate::deployment::{DeploymentSpec, Labels};
 use crate::digest::Digest;
@@ -156,6 +157,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
 pub fn examine(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
+    let places = LazyCell::new(|| places(text));
     for (index, de) in serde_yaml::Deserializer::from_str(text).enumerate() {
         match serde_yaml::Value::deserialize(de) {
             Ok(serde_yaml::Value::Null) => {}
@@ -163,7 +165,7 @@ pub fn examine(text: &str) -> (Vec<Document>, Vec<Problem>) {
                 let (resource, found) = resources::read(&value);
                 problems.extend(found.into_iter().map(|(path, message)| Problem {
                     file: None,
-                    line: line_of(text, index, &path.to_string()),
+                    line: places.get(index).and_then(|place| place.line_of(&path.to_string())),
                     path: path.to_string(),
                     message,
                 }));

@@ -174,3 +174,17 @@ fn what_only_a_cluster_heeds_is_read_and_checked() {
     let problems: Vec<_> = parse(&text).unwrap_err().iter().map(ToString::to_string).collect();
     insta::assert_yaml_snapshot!(problems);
 }
+
+#[test]
+fn a_line_is_found_the_same_way_in_any_document() {
+    let text = format!("# first\n{LINEAR}--- {{a: [1,\n  2]}}\n---\n\n  deep:\n    er: 1\n...\n---\nlast: {{x: 1}}\n");
+    let places = places(&text);
+    assert_eq!(places.len(), 6);
+    let paths =
+        ["", "kind", "metadata.name", "spec.strategy.canary.steps[1].hold", "a[1]", "deep.er", "last.x", "none"];
+    for (index, place) in places.iter().enumerate() {
+        for path in paths {
+            assert_eq!(place.line_of(path), line_of(&text, index, path), "document {index}, {path}");
+        }
+    }
+}

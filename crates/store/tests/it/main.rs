@@ -9,4 +9,5 @@ mod concurrency;
 mod going_back;
 mod office;
 mod registry;
+mod scale;
 mod support;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::manifest::{DeploymentManifest, ModelManifest};
 use modelyard_core::plan::Commit;
 use modelyard_core::state::{DeploymentState, Outcome, Phase, Rollout};
@@ -81,6 +82,22 @@ pub(crate) async fn take_office(store: &Store, identity: &str) -> Epoch {
     }
 }
 
+/// The commit by which the latest revision of a deployment comes to serve all traffic.
+pub(crate) fn completion_of(desired: &DesiredDeployment) -> Commit {
+    let rollout = Rollout {
+        revision: desired.target,
+        phase: Phase::Completed,
+        step: 0,
+        weight: Weight::FULL,
+        started_at: now(),
+        since: now(),
+        verdict: None,
+    };
+    let state = DeploymentState { stable: Some(desired.target), rollout: Some(rollout), warm: Vec::new() };
+    let outcomes = [(desired.target, Outcome::Completed { at: now() })].into();
+    Commit { parent: desired.parent, state, rollback: None, outcomes, events: Vec::new() }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::create().await;
@@ -114,21 +131,8 @@ impl Fixture {
 
     /// The commit by which the latest revision comes to serve all traffic.
     pub(crate) async fn completion(&self) -> Commit {
-        let desired = self.store.desired(self.epoch).await.unwrap().remove(&name("m")).unwrap();
-        let rollout = Rollout {
-            revision: desired.target,
-            phase: Phase::Completed,
-            step: 0,
-            weight: Weight::FULL,
-            started_at: now(),
-            since: now(),
-            verdict: None,
-        };
-        let state = DeploymentState { stable: Some(desired.target), rollout: Some(rollout), warm: Vec::new() };
-        let outcomes = [(desired.target, Outcome::Completed { at: now() })].into();
-        Commit { parent: desired.parent, state, rollback: None, outcomes, events: Vec::new() }
+        completion_of(&self.store.desired(self.epoch).await.unwrap()[&name("m")])
     }
-
     pub(crate) async fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         self.store.commit(&name("m"), commit, self.epoch, now()).await
     }
