@@ -246,8 +246,13 @@ async fn without_postgres_those_who_are_known_get_in_and_strangers_are_told_why_
     let cluster = tokio::task::spawn_blocking(start).await.unwrap();
     cluster.create_database("modelyard").unwrap();
     let url = cluster.url("modelyard");
-    let strict = vec!["--require-tokens".into()];
-    let options = Options { database_url: Some(url.clone()), control_plane: strict, ..Options::default() };
+    let secret = Secret::with(&["gateway"]);
+    let options = Options {
+        database_url: Some(url.clone()),
+        control_plane: vec!["--require-tokens".into(), "--bootstrap-tokens".into(), secret.path("")],
+        gateway: vec!["--token-file".into(), secret.path("gateway")],
+        ..Options::default()
+    };
     let stack = Stack::start_with(options).await;
     let made = control_plane(&["token", "create", "--name", "known", "--role", "viewer"], &url);
     let known = String::from_utf8(made.stdout).unwrap().trim().to_owned();
@@ -293,9 +298,16 @@ async fn the_daemon_does_not_listen_publicly_before_there_is_a_token() {
     assert!(secret.starts_with("my_") && secret.lines().count() == 1, "the token stands alone on standard output");
     let explained = String::from_utf8(made.stderr).unwrap();
     assert!(explained.contains("token 1 of ann: admin, until") && !explained.contains(secret.trim()), "{explained}");
+    let store = Store::connect(database.url()).unwrap();
+    let new = NewToken { name: "gateway".parse().unwrap(), role: Role::Gateway, lifetime: "1h".parse().unwrap() };
+    let gateway = store.issue_token(new, now()).await.unwrap().secret;
+    store.close().await;
+    let file = Secret::with(&[]);
+    file.write("token", gateway.expose());
     let options = Options {
         public: true,
         database_url: Some(database.url().to_owned()),
+        gateway: vec!["--token-file".into(), file.path("token")],
         token: Some(secret.trim().to_owned()),
         ..Options::default()
     };
