@@ -327,6 +327,38 @@ async fn on_loopback_nobody_needs_a_token_but_one_that_is_shown_counts() {
     assert!(events.iter().any(|e| e.what.actor.as_str() == "test"), "x-modelyard-actor is believed here");
 }
 
+/// The one in office may trust whoever reaches it, as it listens on loopback; the other is reached by everyone.
+#[tokio::test]
+async fn one_that_stands_by_passes_nothing_on_for_strangers() {
+    let stack = Stack::start().await;
+    let secret = Secret::with(&["viewer.vera"]);
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut standby = tokio::process::Command::new(binary("modelyard-control-plane"));
+    standby.args(["serve", "--listen", &format!("0.0.0.0:{port}"), "--database-url", stack.database_url()]);
+    standby.args(["--worker-binary", "x", "--bootstrap-tokens", &secret.path(""), "--state-dir"]).arg(dir.path());
+    let _standby = standby.kill_on_drop(true).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    eventually("it stands by", async || {
+        let ready = http.get(format!("{url}/readyz")).send().await.ok()?;
+        ready.text().await.ok()?.contains("standing by").then_some(())
+    })
+    .await;
+    let ask = async |token: Option<&str>| {
+        let mut request = http.get(format!("{url}/api/v1/tokens"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask(None).await, ask(Some("my_guess")).await), (401, 401));
+    // Known here by a file of its own, and so not to the one in office, which still looks at what is shown to it.
+    assert_eq!(ask(Some(&bootstrap_token("viewer.vera"))).await, 401);
+    let (_, viewer) = made(&stack.client, "olaf", Role::Viewer, "1h").await;
+    assert_eq!(ask(Some(&viewer)).await, 403, "passed on, and refused by the role");
+}
+
 #[tokio::test]
 async fn no_secret_is_in_a_log_or_in_the_database() {
     let secret = Secret::with(&["admin.root", "gateway"]);

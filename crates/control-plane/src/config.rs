@@ -50,7 +50,8 @@ pub struct Serve {
     /// restart, which then need not wait for its own lease to run out. By default this machine and its state directory.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// Where the other control planes reach this one. By default http:// and the address of --listen.
+    /// Where the other control planes reach this one. By default http:// (with TLS https://) and
+    /// the address of --listen.
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
     /// Certificates (PEM) of the authorities that other control planes are trusted by, beside the system's.
@@ -95,7 +96,8 @@ impl Serve {
     /// Where the other control planes reach this one.
     pub fn advertised(&self) -> String {
         let given = self.advertise.as_deref().map(|url| url.trim_end_matches('/').to_owned());
-        given.unwrap_or_else(|| format!("http://{}", self.listen))
+        let scheme = if self.tls.tls_cert.is_some() { "https" } else { "http" };
+        given.unwrap_or_else(|| format!("{scheme}://{}", self.listen))
     }
 }
 
