@@ -246,8 +246,13 @@ async fn without_postgres_those_who_are_known_get_in_and_strangers_are_told_why_
     let cluster = tokio::task::spawn_blocking(start).await.unwrap();
     cluster.create_database("modelyard").unwrap();
     let url = cluster.url("modelyard");
-    let strict = vec!["--require-tokens".into()];
-    let options = Options { database_url: Some(url.clone()), control_plane: strict, ..Options::default() };
+    let secret = Secret::with(&["gateway"]);
+    let options = Options {
+        database_url: Some(url.clone()),
+        control_plane: vec!["--require-tokens".into(), "--bootstrap-tokens".into(), secret.path("")],
+        gateway: vec!["--token-file".into(), secret.path("gateway")],
+        ..Options::default()
+    };
     let stack = Stack::start_with(options).await;
     let made = control_plane(&["token", "create", "--name", "known", "--role", "viewer"], &url);
     let known = String::from_utf8(made.stdout).unwrap().trim().to_owned();
@@ -293,9 +298,16 @@ async fn the_daemon_does_not_listen_publicly_before_there_is_a_token() {
     assert!(secret.starts_with("my_") && secret.lines().count() == 1, "the token stands alone on standard output");
     let explained = String::from_utf8(made.stderr).unwrap();
     assert!(explained.contains("token 1 of ann: admin, until") && !explained.contains(secret.trim()), "{explained}");
+    let store = Store::connect(database.url()).unwrap();
+    let new = NewToken { name: "gateway".parse().unwrap(), role: Role::Gateway, lifetime: "1h".parse().unwrap() };
+    let gateway = store.issue_token(new, now()).await.unwrap().secret;
+    store.close().await;
+    let file = Secret::with(&[]);
+    file.write("token", gateway.expose());
     let options = Options {
         public: true,
         database_url: Some(database.url().to_owned()),
+        gateway: vec!["--token-file".into(), file.path("token")],
         token: Some(secret.trim().to_owned()),
         ..Options::default()
     };
@@ -313,6 +325,38 @@ async fn on_loopback_nobody_needs_a_token_but_one_that_is_shown_counts() {
     assert_eq!(get(&stack, "/api/v1/models", "my_guess").await, 401);
     let events = stack.client.events(None, None).await.unwrap();
     assert!(events.iter().any(|e| e.what.actor.as_str() == "test"), "x-modelyard-actor is believed here");
+}
+
+/// The one in office may trust whoever reaches it, as it listens on loopback; the other is reached by everyone.
+#[tokio::test]
+async fn one_that_stands_by_passes_nothing_on_for_strangers() {
+    let stack = Stack::start().await;
+    let secret = Secret::with(&["viewer.vera"]);
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut standby = tokio::process::Command::new(binary("modelyard-control-plane"));
+    standby.args(["serve", "--listen", &format!("0.0.0.0:{port}"), "--database-url", stack.database_url()]);
+    standby.args(["--worker-binary", "x", "--bootstrap-tokens", &secret.path(""), "--state-dir"]).arg(dir.path());
+    let _standby = standby.kill_on_drop(true).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    eventually("it stands by", async || {
+        let ready = http.get(format!("{url}/readyz")).send().await.ok()?;
+        ready.text().await.ok()?.contains("standing by").then_some(())
+    })
+    .await;
+    let ask = async |token: Option<&str>| {
+        let mut request = http.get(format!("{url}/api/v1/tokens"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask(None).await, ask(Some("my_guess")).await), (401, 401));
+    // Known here by a file of its own, and so not to the one in office, which still looks at what is shown to it.
+    assert_eq!(ask(Some(&bootstrap_token("viewer.vera"))).await, 401);
+    let (_, viewer) = made(&stack.client, "olaf", Role::Viewer, "1h").await;
+    assert_eq!(ask(Some(&viewer)).await, 403, "passed on, and refused by the role");
 }
 
 #[tokio::test]

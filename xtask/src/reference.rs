@@ -22,7 +22,7 @@ Exit code 0: done. 1: refused or failed. 2: wrong usage. Tables are for people; 
 | `MODELYARD_SERVER` | the control plane, `http://127.0.0.1:8080` by default |
 | `MODELYARD_GATEWAY` | the gateway, `http://127.0.0.1:8000` by default |
 | `MODELYARD_TOKEN` | sent as a bearer token; beyond loopback the control plane asks for one |
-| `MODELYARD_CA` | a PEM file of certificates to trust besides the system's, for `https://` |
+| `MODELYARD_CA` | a PEM file of certificates to trust instead of the system's, for `https://` |
 | `DATABASE_URL` | a PostgreSQL to use instead of a private one |
 ";
 

@@ -50,8 +50,8 @@ pub struct Serve {
     /// restart, which then need not wait for its own lease to run out. By default this machine and its state directory.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// Where the other control planes reach this one. By default the address of --listen, with https://
-    /// where TLS is served.
+    /// Where the other control planes reach this one. By default http:// (with TLS https://) and
+    /// the address of --listen.
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
     /// Certificates (PEM) of the authorities that other control planes are trusted by, beside the system's.

@@ -10,6 +10,8 @@ use futures::{StreamExt, TryStreamExt};
 use modelyard_store::Holder;
 use tower::ServiceExt;
 
+use super::guard::bearer;
+use crate::app::now;
 use crate::node::{Node, Place};
 use crate::refusal::ApiError;
 
@@ -37,7 +39,10 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
             Err(never) => match never {},
         },
         Place::Standby(holder) => match request.headers().get(FORWARDED).cloned() {
-            None => forward(node, &holder, request).await.unwrap_or_else(ApiError::into_response),
+            None => match admit(&node, &request).await {
+                Ok(()) => forward(node, &holder, request).await.unwrap_or_else(ApiError::into_response),
+                Err(denied) => denied.into_response(),
+            },
             Some(by) => {
                 let by = String::from_utf8_lossy(by.as_bytes()).into_owned();
                 nobody(&format!("{by} takes this control plane to be in office, but {} is", holder.identity))
@@ -47,9 +52,21 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
     }
 }
 
+/// Whether the token that is shown, if one is needed here, is one. What it may do, the control plane in office knows;
+/// but that one may listen on loopback, and take whatever this one passes on for its own machine's.
+async fn admit(node: &Node, request: &Request) -> Result<(), ApiError> {
+    let access = node.access().ok_or_else(|| unavailable("who may ask is not known yet"))?;
+    access.admit(bearer(request.headers()), request.method().as_str(), None, now()).await?;
+    Ok(())
+}
+
 fn nobody(what: &str) -> Response {
+    unavailable(what).into_response()
+}
+
+pub(super) fn unavailable(what: &str) -> ApiError {
     let detail = format!("no control plane can answer right now: {what}. Nothing was changed. Try again");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no-control-plane", detail).into_response()
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no-control-plane", detail)
 }
 
 /// Both bodies are streams: uploads, route tables and followed events pass through as they come. They end when another

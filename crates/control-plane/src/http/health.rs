@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::dispatch::unavailable;
 use super::guard::bearer;
 use crate::app::now;
 use crate::metrics;
@@ -35,9 +36,8 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> (StatusCode, String
 
 /// For whoever may read, as the rest of the API is.
 pub(super) async fn metrics(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
-    if let Some(access) = node.access()
-        && let Err(denied) = access.admit(bearer(&headers), "GET", Some("/metrics"), now()).await
-    {
+    let Some(access) = node.access() else { return unavailable("who may ask is not known yet").into_response() };
+    if let Err(denied) = access.admit(bearer(&headers), "GET", Some("/metrics"), now()).await {
         return ApiError::from(denied).into_response();
     }
     let text = match node.place() {
