@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use modelyard_store::Holder;
@@ -39,7 +39,7 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
             Err(never) => match never {},
         },
         Place::Standby(holder) => match request.headers().get(FORWARDED).cloned() {
-            None => match admit(&node, &request).await {
+            None => match admit(&node, request.headers().clone(), request.method().clone()).await {
                 Ok(()) => forward(node, &holder, request).await.unwrap_or_else(ApiError::into_response),
                 Err(denied) => denied.into_response(),
             },
@@ -54,9 +54,9 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
 
 /// Whether the token that is shown, if one is needed here, is one. What it may do, the control plane in office knows;
 /// but that one may listen on loopback, and take whatever this one passes on for its own machine's.
-async fn admit(node: &Node, request: &Request) -> Result<(), ApiError> {
+async fn admit(node: &Node, headers: HeaderMap, method: Method) -> Result<(), ApiError> {
     let access = node.access().ok_or_else(|| unavailable("who may ask is not known yet"))?;
-    access.admit(bearer(request.headers()), request.method().as_str(), None, now()).await?;
+    access.admit(bearer(&headers), method.as_str(), None, now()).await?;
     Ok(())
 }
 
