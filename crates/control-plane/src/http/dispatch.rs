@@ -39,7 +39,7 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
             Err(never) => match never {},
         },
         Place::Standby(holder) => match request.headers().get(FORWARDED).cloned() {
-            None => match admit(&node, request.headers().clone(), request.method().clone()).await {
+            None => match admit(&node, request.method(), request.headers()).await {
                 Ok(()) => forward(node, &holder, request).await.unwrap_or_else(ApiError::into_response),
                 Err(denied) => denied.into_response(),
             },
@@ -54,9 +54,9 @@ pub(super) async fn dispatch(State(node): State<Arc<Node>>, request: Request) ->
 
 /// Whether the token that is shown, if one is needed here, is one. What it may do, the control plane in office knows;
 /// but that one may listen on loopback, and take whatever this one passes on for its own machine's.
-async fn admit(node: &Node, headers: HeaderMap, method: Method) -> Result<(), ApiError> {
+async fn admit(node: &Node, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     let access = node.access().ok_or_else(|| unavailable("who may ask is not known yet"))?;
-    access.admit(bearer(&headers), method.as_str(), None, now()).await?;
+    access.admit(bearer(headers), method.as_str(), None, now()).await?;
     Ok(())
 }
 
