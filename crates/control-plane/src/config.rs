@@ -20,7 +20,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run until SIGTERM. Workers go on running, and the next run takes them over.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// End all workers of a state directory. For when no control plane is going to take them over.
     StopWorkers {
         #[arg(long)]

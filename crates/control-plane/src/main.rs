@@ -9,7 +9,7 @@ async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Arguments::parse().command {
-        Command::Serve(config) => serve::run(config).await,
+        Command::Serve(config) => serve::run(*config).await,
         Command::StopWorkers { state_dir, drain_timeout } => {
             let stopped = modelyard_runtime_local::stop_all(&state_dir, drain_timeout).await?;
             tracing::info!(stopped, "workers ended");
