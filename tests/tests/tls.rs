@@ -1,7 +1,5 @@
 //! TLS on the admin API and the gateway: served from files, which change while both run.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use modelyard_test_support::{Options, Stack, TestCertificate, eventually, manifest};
 use tokio::net::TcpStream;
 

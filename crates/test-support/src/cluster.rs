@@ -190,7 +190,7 @@ impl ClusterStack {
         self.control_plane = Some(self.spawn("modelyard-control-plane", &arguments));
         // The control plane made it, for whoever may read Secrets.
         self.token = self.kubectl.secret("modelyard-admin-token", "token").await;
-        self.client = Client::new(&self.server_url(), Some(self.token.clone().into()), None);
+        self.client = Client::new(&self.server_url(), Some(self.token.clone()), None);
         let client = &self.client;
         eventually_within(PATIENCE, "the control plane is ready", async || client.ready().await.then_some(())).await;
     }

@@ -18,7 +18,7 @@ async fn a_token_is_found_by_its_hash_until_it_is_revoked_and_events_tell_of_bot
         (issued.secret.hash(), now() + Span::from_secs(30 * 86_400))
     );
     let found = fixture.store.tokens_with(&[issued.secret.hash()]).await.unwrap();
-    assert_eq!(found, [issued.row.clone()]);
+    assert_eq!(found, std::slice::from_ref(&issued.row));
     assert!(fixture.store.has_token_for_people(now()).await.unwrap());
 
     assert_eq!(fixture.store.revoke_token(issued.row.id, &ann(), now()).await.unwrap(), issued.row);
