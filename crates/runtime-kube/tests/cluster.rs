@@ -1,5 +1,7 @@
 //! The runtime on a real cluster, pods and all. `cargo xtask test` brings one up; `--fast` leaves this out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use support::Kube;

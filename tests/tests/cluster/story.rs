@@ -69,7 +69,8 @@ async fn what_others_change_is_set_back_within_a_second() {
     let workload = name(&stack.workloads()[0]);
     let image = stack.workloads()[0]["spec"]["template"]["spec"]["containers"][0]["image"].clone();
 
-    let edits: [(&str, Vec<&str>, Box<dyn Fn() -> bool>); 3] = [
+    type Edit<'a> = (&'a str, Vec<&'a str>, Box<dyn Fn() -> bool + 'a>);
+    let edits: [Edit<'_>; 3] = [
         (
             "an edited image",
             vec!["set", "image", "deployment", &workload, "worker=nobody/knows:this"],

@@ -103,7 +103,7 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         dry_run: options.dry_run,
         plan: words.collect(),
         data: first_plan(app, &outcome).await,
-        warnings: warnings::of(documents),
+        warnings: warnings::of(documents, app.runtime.name()),
         documents: listed.collect(),
     })
 }

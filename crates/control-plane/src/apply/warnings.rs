@@ -6,7 +6,7 @@ use modelyard_core::manifest::{Problem, Resource};
 
 use super::documents::Documents;
 
-pub(super) fn of(documents: &Documents<'_>) -> Vec<Problem> {
+pub(super) fn of(documents: &Documents<'_>, runtime: &str) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for located in &documents.all {
         let Resource::ModelDeployment(deployment) = &located.resource else { continue };
@@ -14,8 +14,21 @@ pub(super) fn of(documents: &Documents<'_>) -> Vec<Problem> {
         if deployment.spec.batching.is_some() {
             warn("spec.batching", "kept, but this build's workers do not batch requests yet");
         }
-        if !deployment.spec.resources.is_empty() {
-            warn("spec.resources", "kept, but the local runtime does not limit its processes");
+        if runtime == "local" {
+            let spec = &deployment.spec;
+            if !spec.resources.is_empty() {
+                warn("spec.resources", "kept, but the local runtime does not limit its processes");
+            }
+            for (path, is_set) in [
+                ("spec.nodeSelector", !spec.node_selector.is_empty()),
+                ("spec.tolerations", !spec.tolerations.is_empty()),
+                ("spec.autoscaling", spec.autoscaling.is_some()),
+                ("spec.disruptionBudget", spec.disruption_budget.is_some()),
+            ] {
+                if is_set {
+                    warn(path, "kept, but only a cluster heeds it");
+                }
+            }
         }
         if let Strategy::Canary(canary) = &deployment.spec.strategy
             && canary.analysis.is_some_and(|a| a.max_disagreement.is_some())

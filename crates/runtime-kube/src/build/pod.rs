@@ -137,7 +137,7 @@ fn arguments(workload: &Workload, settings: &KubeSettings) -> Vec<String> {
 fn volumes(settings: &KubeSettings) -> (Vec<Value>, Vec<Value>) {
     let cache = match &settings.cache {
         ArtifactCache::Pod => json!({"emptyDir": {}}),
-        ArtifactCache::Node { path } => json!({"hostPath": {"path": path, "type": "DirectoryOrCreate"}}),
+        ArtifactCache::Node { path } => json!({"hostPath": {"path": path, "type": "Directory"}}),
         ArtifactCache::Claim { name } => json!({"persistentVolumeClaim": {"claimName": name}}),
     };
     // The token may come after the pod: the worker waits for it, and says so.
