@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::command::output;
 use super::pki::DOMAIN;
+use super::process;
 use super::state::{State, write};
 use crate::console;
 
@@ -139,8 +140,8 @@ fn publish(state: &State, services: &Services) -> Result<()> {
     write(&unfinished, hosts(services))?;
     fs::rename(&unfinished, &file).with_context(|| format!("cannot write {}", file.display()))?;
     let pid = fs::read_to_string(state.pid_file("dnsmasq")).ok().and_then(|text| Pid::from_raw(text.parse().ok()?));
-    if let Some(pid) = pid {
-        // One that does not run reads the file when it starts.
+    // One that does not run, or has only just been started, reads the file when it starts; the latter would die of it.
+    if let Some(pid) = pid.filter(|pid| process::hears(*pid, state, Signal::HUP)) {
         let _ = kill_process(pid, Signal::HUP);
     }
     Ok(())

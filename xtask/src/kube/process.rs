@@ -226,6 +226,19 @@ fn words(pid: Pid) -> Vec<Vec<u8>> {
     line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
+/// Whether a process of this cluster runs, and handles a signal. One that has not come so far yet dies of it.
+pub(super) fn hears(pid: Pid, state: &State, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    names(pid, state.dir()) && catches(&status, signal)
+}
+
+/// Whether a signal is in the mask `SigCgt`: hexadecimal, signal 1 the lowest bit.
+fn catches(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
 fn program(pid: Pid) -> Option<String> {
     let first = words(pid).into_iter().next()?;
     Some(Path::new(std::str::from_utf8(&first).ok()?).file_name()?.to_str()?.to_owned())
@@ -281,6 +294,15 @@ mod tests {
         for word in ["/x/kubernetes", "/y/x/kubes", "--dir=/x", ""] {
             assert!(!mentions(word.as_bytes(), b"/x/kube"), "{word}");
         }
+    }
+
+    #[test]
+    fn a_signal_is_heard_once_there_is_a_handler() {
+        let status = |mask: &str| format!("SigIgn:\tffffffffffffffff\nSigCgt:\t{mask}\nCapInh:\t0000000000000001\n");
+        assert!(catches(&status("0000000000000001"), Signal::HUP));
+        assert!(!catches(&status("0000000000004002"), Signal::HUP));
+        assert!(catches(&status("0000000000004002"), Signal::TERM));
+        assert!(!catches("", Signal::HUP), "it has ended");
     }
 
     #[test]
