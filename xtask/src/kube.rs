@@ -93,6 +93,13 @@ pub(crate) fn is_up() -> Result<bool> {
     Ok(Provider::recorded(&state).is_some() || provider::kubeconfig(&state) == provider::Kubeconfig::Answers)
 }
 
+/// Whether a kubeconfig is of a cluster whose components `stop` and `start` know, rather than of one that was given.
+pub(crate) fn is_of_kube_up(kubeconfig: &Path) -> Result<bool> {
+    let state = State::of_this_machine()?;
+    let has_components = matches!(Provider::recorded(&state), Some(Provider::Debian | Provider::Binaries(_)));
+    Ok(has_components && kubeconfig == state.kubeconfig())
+}
+
 /// A cluster that runs: one that does, or else a new one. Its kubeconfig.
 pub(crate) fn ensure_up(console: Console) -> Result<PathBuf> {
     up::up(&State::of_this_machine()?, Steps::new(console))

@@ -54,7 +54,7 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
     if has_nextest().await {
         runner.args(["nextest", "run", "--workspace"]);
         if args.fast {
-            runner.args(["--filterset", "not binary(cluster)"]);
+            runner.args(["--filterset", "not binary(/^cluster/)"]);
         }
     } else {
         console.say("cargo-nextest is not installed: using cargo test");
@@ -73,6 +73,11 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
                 .env("MODELYARD_TEST_KUBECONFIG", &kubernetes.kubeconfig)
                 .env("MODELYARD_TEST_KUBECTL", kube::Kubectl::program()?)
                 .env("MODELYARD_TEST_IMAGE", &kubernetes.image);
+            // By which tests stop parts of a cluster; one that was given is nobody's to break.
+            if kube::is_of_kube_up(&kubernetes.kubeconfig)? {
+                let xtask = std::env::current_exe().context("cannot find out which program this is")?;
+                runner.env("MODELYARD_TEST_XTASK", xtask);
+            }
         }
         // cargo's own runner has no filter for whole binaries.
         None => {

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod cluster;
+mod component;
 mod database;
 mod load;
 mod pair;
@@ -13,6 +14,7 @@ mod stack;
 
 pub use certificate::TestCertificate;
 pub use cluster::{ClusterOptions, ClusterStack, Kubectl, host, required};
+pub use component::{Stopped, WorkerProcess};
 pub use database::TestDatabase;
 pub use load::{Load, LoadReport};
 pub use pair::{ControlPlane, Pair};

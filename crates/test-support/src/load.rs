@@ -18,6 +18,8 @@ pub struct Load {
 struct Log {
     answers: Vec<(Instant, String)>,
     failures: Vec<String>,
+    /// What was asked and not yet answered, by connection.
+    waiting: BTreeMap<u32, Instant>,
 }
 
 #[derive(Debug)]
@@ -53,9 +55,9 @@ impl Load {
         let log = Arc::new(Mutex::new(Log::default()));
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for connection in 0..CONNECTIONS {
             let url = format!("{gateway}/v2/models/{deployment}/infer");
-            tasks.spawn(ask(url, log.clone(), stopping.clone()));
+            tasks.spawn(ask(connection, url, log.clone(), stopping.clone()));
         }
         Self { log, stop, tasks }
     }
@@ -66,6 +68,12 @@ impl Load {
         let mut split = BTreeMap::new();
         log.answers.iter().filter(|(at, _)| *at >= from).for_each(|(_, v)| *split.entry(v.clone()).or_default() += 1);
         split
+    }
+
+    /// For how long the request has been out that has been out longest.
+    pub fn longest_wait(&self) -> Duration {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.waiting.values().map(Instant::elapsed).max().unwrap_or_default()
     }
 
     /// Waits until as many requests as given have been answered from now on.
@@ -87,7 +95,7 @@ impl Load {
     }
 }
 
-async fn ask(url: String, log: Arc<Mutex<Log>>, mut stopping: watch::Receiver<bool>) {
+async fn ask(connection: u32, url: String, log: Arc<Mutex<Log>>, mut stopping: watch::Receiver<bool>) {
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -97,8 +105,10 @@ async fn ask(url: String, log: Arc<Mutex<Log>>, mut stopping: watch::Receiver<bo
             _ = ticks.tick() => {}
         }
         let asked = Instant::now();
+        log.lock().unwrap_or_else(PoisonError::into_inner).waiting.insert(connection, asked);
         let answer = one(&http, &url).await;
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.waiting.remove(&connection);
         match answer {
             Ok(version) => log.answers.push((asked, version)),
             Err(failure) => log.failures.push(failure),
