@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use modelyard_core::WorkloadId;
+use tokio::sync::watch;
 
 /// Failures in a row of a backend that can be connected to, before it is ejected.
 const FAILURES_BEFORE_EJECTION: u32 = 3;
@@ -20,6 +21,8 @@ pub(crate) struct BackendState {
     ejections: AtomicU32,
     /// On the gateway's clock, in milliseconds.
     ejected_until: AtomicU64,
+    /// It is not in the latest route table.
+    withdrawn: watch::Sender<bool>,
 }
 
 impl BackendState {
@@ -31,7 +34,23 @@ impl BackendState {
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            withdrawn: watch::Sender::new(false),
         }
+    }
+
+    /// Whether the latest route table has it. Requests that came by an earlier one may still be with it.
+    pub(crate) fn set_withdrawn(&self, withdrawn: bool) {
+        self.withdrawn.send_if_modified(|was| std::mem::replace(was, withdrawn) != withdrawn);
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        *self.withdrawn.borrow()
+    }
+
+    /// Returns when it is.
+    pub(crate) async fn withdrawn(&self) {
+        // The sender lives as long as this does.
+        self.withdrawn.subscribe().wait_for(|withdrawn| *withdrawn).await.ok();
     }
 
     /// An ejected backend is tried again when its time is over: the next request is the probe.

@@ -1,14 +1,14 @@
 //! One request, from picking a variant to the answer. Read [`forward`] first.
 //!
 //! Inference is idempotent, so a request whose body is held whole can be asked again:
-//! - of another backend of the variant, where no answer came;
+//! - of another backend of the variant, where no answer came, or is long in coming and its backend was taken out of the routes;
 //! - of the fallback (the stable version), where a version on trial answered with an error. The stable version is the
 //!   judge: if it can answer, the version on trial was wrong; if it refuses the request too, the caller was.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -27,6 +27,9 @@ use crate::table::{CompiledRoute, CompiledVariant};
 
 /// Backends of one variant that are asked before it is given up.
 const TRIES: usize = 3;
+/// A request that has been out for so long is asked again if its backend is taken out of the routes: a worker that ends
+/// finishes what it has, and mostly sooner; one that hangs never does.
+const PATIENCE_WITH_WITHDRAWN: Duration = Duration::from_secs(1);
 /// Answers up to this length are held until they are whole, so that one that breaks off can be asked again.
 const HELD_ANSWER: u64 = 1 << 20;
 
@@ -180,7 +183,7 @@ async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut ask: Ask<'_
         // With a single backend, its second try is over a new connection.
         let Some(backend) = untried.or(tried.first().filter(|_| tried.len() == 1)).cloned() else { break };
         tried.push(backend.clone());
-        match ask_backend(worker, &backend, &mut ask, variant).await {
+        match ask_backend(worker, &backend, &mut ask, variant, &tried).await {
             Ok(answer) => {
                 backend.succeeded();
                 let busy = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
@@ -201,6 +204,8 @@ async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut ask: Ask<'_
                     return last;
                 }
             }
+            // It is out of the routes already: nothing is held against it when it comes back.
+            Err(Trouble::Withdrawn) => {}
             Err(Trouble::TooSlow) => {
                 backend.failed(worker.shared.now_ms());
                 return Outcome::Failed(StatusCode::GATEWAY_TIMEOUT, "the worker did not answer in time".into());
@@ -216,6 +221,8 @@ enum Trouble {
     /// It was asked, and the exchange ended before the answer did.
     Broken,
     TooSlow,
+    /// No answer yet, from a backend that is not in the routes any more. Others are.
+    Withdrawn,
 }
 
 /// Counts a request as in flight while it lives.
@@ -239,7 +246,9 @@ async fn ask_backend(
     backend: &BackendState,
     ask: &mut Ask<'_>,
     variant: &CompiledVariant,
+    tried: &[Arc<BackendState>],
 ) -> Result<Answer, Trouble> {
+    let is_replayable = ask.is_replayable();
     let _in_flight = InFlight::at(backend);
     let asked = Instant::now();
     let exchange = async {
@@ -247,7 +256,24 @@ async fn ask_backend(
         variant.counters.answered(asked.elapsed());
         Ok(answer)
     };
-    tokio::time::timeout(worker.shared.timeout, exchange).await.unwrap_or(Err(Trouble::TooSlow))
+    let mut exchange = std::pin::pin!(exchange);
+    let timeout = worker.shared.timeout;
+    let patience = PATIENCE_WITH_WITHDRAWN.min(timeout);
+    // Most are answered before anybody has to care.
+    if let Ok(done) = tokio::time::timeout(patience, &mut exchange).await {
+        return done;
+    }
+    let withdrawn = async {
+        backend.withdrawn().await;
+        let is_good = |b: &Arc<BackendState>| !b.is_withdrawn() && !tried.iter().any(|t| Arc::ptr_eq(t, b));
+        if !(is_replayable && variant.backends.iter().any(is_good)) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        done = tokio::time::timeout(timeout - patience, exchange) => done.unwrap_or(Err(Trouble::TooSlow)),
+        () = withdrawn => Err(Trouble::Withdrawn),
+    }
 }
 
 /// One request over one connection: an idle one, or a new one where there is none or the idle one proves closed.

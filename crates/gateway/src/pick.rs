@@ -54,7 +54,7 @@ pub(crate) fn by_version<'r>(
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotServed;
 
-/// The less loaded of two random backends that were not tried yet. Ejected ones only if there is no other.
+/// The less loaded of two random backends that were not tried yet. Ejected or withdrawn ones only if there is no other.
 pub(crate) fn backend<'v>(
     variant: &'v CompiledVariant,
     tried: &[Arc<BackendState>],
@@ -62,7 +62,8 @@ pub(crate) fn backend<'v>(
     dice: &mut impl FnMut(usize) -> usize,
 ) -> Option<&'v Arc<BackendState>> {
     let untried = |b: &&Arc<BackendState>| !tried.iter().any(|t| Arc::ptr_eq(t, b));
-    let mut candidates: Vec<_> = variant.backends.iter().filter(untried).filter(|b| b.is_usable(now_ms)).collect();
+    let is_good = |b: &&Arc<BackendState>| b.is_usable(now_ms) && !b.is_withdrawn();
+    let mut candidates: Vec<_> = variant.backends.iter().filter(untried).filter(is_good).collect();
     if candidates.is_empty() {
         candidates = variant.backends.iter().filter(untried).collect();
     }

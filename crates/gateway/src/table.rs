@@ -1,6 +1,6 @@
 //! A route table made ready for requests: names as header values, backends with their state, counters at hand.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -55,7 +55,8 @@ impl Compiler {
             });
             (name.to_string(), CompiledRoute { variants: variants.collect() })
         });
-        let routes = routes.collect();
+        let routes: HashMap<_, CompiledRoute> = routes.collect();
+        self.tell_withdrawn(&routes);
         Table { version: table.version, routes, workloads: table.workloads() }
     }
 
@@ -86,6 +87,15 @@ impl Compiler {
             *slot = Arc::downgrade(&backend);
             backend
         })
+    }
+
+    /// Tells each backend whether it is in this table: requests need not wait for one that is not.
+    fn tell_withdrawn(&self, routes: &HashMap<String, CompiledRoute>) {
+        let listed: HashSet<_> =
+            routes.values().flat_map(|r| &r.variants).flat_map(|v| &v.backends).map(Arc::as_ptr).collect();
+        for backend in self.backends.values().filter_map(Weak::upgrade) {
+            backend.set_withdrawn(!listed.contains(&Arc::as_ptr(&backend)));
+        }
     }
 
     /// Workloads that still have requests in flight, by this table or an earlier one.

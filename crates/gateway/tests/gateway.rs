@@ -102,6 +102,25 @@ async fn a_backend_that_breaks_off_or_is_gone_loses_no_request() {
 }
 
 #[tokio::test]
+async fn what_a_hung_backend_was_asked_is_asked_again_when_it_leaves_the_routes() {
+    let mut gateway = Gateway::start().await;
+    let hung = gateway.backend(Behaviour::Slow(Duration::from_secs(3600), "never")).await;
+    let good = gateway.backend(Behaviour::Ok("1")).await;
+    gateway.publish(table(1, route(1, &[("1", 10_000, &[hung, good])]))).await;
+    let mut asked = Vec::new();
+    for _ in 0..16 {
+        asked.push(gateway.begin_infer("m").await);
+    }
+    gateway.backend_was_asked().await;
+    gateway.publish(table(2, route(1, &[("1", 10_000, &[good])]))).await;
+    for asked in asked {
+        let answer = tokio::time::timeout(Duration::from_secs(10), asked.answer()).await.expect("nobody waits for it");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "1"));
+    }
+    assert_eq!(gateway.evidence(1, |e| e.requests == 16).await.errors, 0);
+}
+
+#[tokio::test]
 async fn a_busy_backend_is_passed_over_for_another() {
     let mut gateway = Gateway::start().await;
     let (busy, good) = (gateway.backend(Behaviour::Status(429)).await, gateway.backend(Behaviour::Ok("1")).await);

@@ -55,14 +55,13 @@ impl Stopped {
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.xtask);
         command.args(["kube", verb, self.component]).stdin(Stdio::null());
-        // What it starts holds neither pipe: it has a log of its own.
         command
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.command("start").status().ok();
+        self.command("start").output().ok();
     }
 }
 
