@@ -29,6 +29,28 @@ pub(crate) struct PodView {
     pub(crate) node_lost: bool,
     /// What should be known of it though it may be ready.
     pub(crate) note: Option<String>,
+    /// The container that runs in it.
+    container: Option<String>,
+    /// Kubernetes says that it has passed its startup probe.
+    started: bool,
+    /// It had, and Kubernetes has forgotten it.
+    forgotten: bool,
+}
+
+impl PodView {
+    /// This, in the light of what was known. A kubelet that starts anew says of each container that it is not started and
+    /// not ready, until it has probed it again: of all at once, though none has changed. What was known of one stands
+    /// until it is ready or another runs; one that hangs meanwhile is ended by its liveness probe.
+    pub(crate) fn after(mut self, known: &Self) -> Self {
+        let same_run = self.container.is_some() && self.container == known.container;
+        let forgotten = known.forgotten || (known.started && !self.started);
+        let (Some(replica), Some(before)) = (&mut self.replica, &known.replica) else { return self };
+        if same_run && forgotten && matches!(replica.phase, ReplicaPhase::Starting | ReplicaPhase::NotReady) {
+            (replica.phase, replica.message) = (before.phase, before.message.clone());
+            self.forgotten = true;
+        }
+        self
+    }
 }
 
 /// `None` if it is not one of a workload's.
@@ -60,7 +82,14 @@ pub(crate) fn view(pod: &Pod) -> Option<PodView> {
         replica: (!ended).then_some(replica),
         node_lost,
         note,
+        container: container.filter(|c| is_running(c)).and_then(|c| c.container_id.clone()),
+        started: container.and_then(|c| c.started).unwrap_or_default(),
+        forgotten: false,
     })
+}
+
+fn is_running(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
 fn phase(status: &PodStatus, container: Option<&ContainerStatus>) -> (ReplicaPhase, Option<String>) {
@@ -191,6 +220,24 @@ mod tests {
         let replica = view.replica.unwrap();
         assert_eq!((replica.phase, replica.endpoint), (ReplicaPhase::Ready, "10.1.2.3:8000".parse().ok()));
         assert_eq!((replica.message, view.note), (None, None));
+    }
+
+    #[test]
+    fn what_a_kubelet_forgets_when_it_starts_anew_stands_until_it_has_probed_again() {
+        let run = |id: &str, started: bool, ready: bool| {
+            let mut worker = worker(&json!({"running": {}}), ready, 0);
+            (worker["containerID"], worker["started"]) = (json!(id), json!(started));
+            seen(&json!({"podIP": "10.1.2.3", "containerStatuses": [worker]}))
+        };
+        let phase = |view: &PodView| view.replica.as_ref().map(|r| r.phase).expect("a replica");
+        let ready = run("a", true, true);
+        let forgotten = run("a", false, false).after(&ready);
+        assert_eq!(phase(&forgotten), ReplicaPhase::Ready);
+        let started = run("a", true, false).after(&forgotten);
+        assert_eq!(phase(&started), ReplicaPhase::Ready);
+        let probed = run("a", true, true).after(&started);
+        assert_eq!(phase(&run("a", true, false).after(&probed)), ReplicaPhase::NotReady, "it says so of a probe");
+        assert_eq!(phase(&run("b", false, false).after(&ready)), ReplicaPhase::Starting, "another container");
     }
 
     #[test]

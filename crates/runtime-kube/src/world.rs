@@ -230,6 +230,10 @@ impl World {
         self.change(&id, |entry| match entry.pods.get(name) {
             Some(known) if known.uid == pod.uid && known.order > pod.order => false,
             known => {
+                let pod = match known {
+                    Some(known) if known.uid == pod.uid => pod.after(known),
+                    _ => pod,
+                };
                 let news = known.is_none_or(|known| PodView { order: pod.order, ..known.clone() } != pod);
                 entry.pods.insert(name.to_owned(), pod);
                 news
