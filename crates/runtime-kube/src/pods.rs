@@ -30,11 +30,11 @@ pub(crate) struct PodView {
     /// What should be known of it though it may be ready.
     pub(crate) note: Option<String>,
     /// The container that runs in it.
-    container: Option<String>,
+    pub(crate) container: Option<String>,
     /// Kubernetes says that it has passed its startup probe.
-    started: bool,
+    pub(crate) started: bool,
     /// It had, and Kubernetes has forgotten it.
-    forgotten: bool,
+    pub(crate) forgotten: bool,
 }
 
 impl PodView {
