@@ -1,43 +1,35 @@
-//! Does what a plan says, in the order that keeps every promise: decisions first, then workloads, then traffic, then
-//! what is no longer needed.
+//! Does what a plan says, in the order that keeps every promise: decisions first, then traffic, by what is seen to run;
+//! then workloads are asked for and ended. Nobody waits for those: what comes of them is seen, and planned on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use modelyard_core::inputs::Inputs;
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
-use modelyard_core::{DeploymentName, Route, Workload, WorkloadId};
+use modelyard_core::{DeploymentName, Route};
 use modelyard_store::StoreError;
 
+use super::calls::Calls;
 use super::{Unfinished, gather};
 use crate::app::App;
-use crate::office::NotInOffice;
-
-/// Calls to the runtime at a time.
-const AT_ONCE: usize = 16;
 
 /// Deployments whose decision was not written: nothing is done for them, and their routes stay.
 type Undecided = BTreeSet<DeploymentName>;
 
-/// `inputs`: what the plan was made from.
-///
 /// # Errors
 /// If Postgres did not take a decision, or the lease lapsed on the way. Deployments whose decision was not written keep
 /// their routes. Routes are published in either case: a table carries its epoch, and loses against any of a later one.
-pub(super) async fn plan(app: &App, inputs: &Inputs, plan: Plan) -> Result<(), Unfinished> {
-    let Plan { commits, ensure: wanted, routes, remove: unused, reports, .. } = plan;
+pub(super) async fn plan(app: &Arc<App>, plan: Plan, calls: &mut Calls) -> Result<(), Unfinished> {
+    let Plan { commits, ensure, routes, remove, reports, .. } = plan;
     let (undecided, failure) = commit(app, &commits).await;
-    let decided = wanted.into_values().filter(|workload| !undecided.contains(&workload.deployment));
-    // Fewer workers are an end of some, so that traffic leaves them first.
-    let (shrinking, growing): (Vec<_>, Vec<_>) = decided.partition(|workload| shrinks(workload, inputs));
-    let grown = ensure(app, growing).await;
+    // 2. Traffic moves by one table for all deployments. It names only workers that are ready now, and so need not wait
+    // for those that are to come; and it leaves those that are to end before they do.
     publish(app, routes, &undecided);
-    let shrunk = ensure(app, shrinking).await;
-    let removed = remove(app, unused).await;
+    // 3. Workloads to start, scale or mend, and those that nothing wants and no gateway uses.
+    ensure.into_values().filter(|w| !undecided.contains(&w.deployment)).for_each(|w| calls.ensure(app, w));
+    remove.into_iter().for_each(|id| calls.remove(app, id));
     report(app, reports, &undecided);
-    failure.map_or(Ok(()), Err)?;
-    Ok(grown.and(shrunk).and(removed)?)
+    failure.map_or(Ok(()), Err)
 }
 
 /// 1. Intent first. A deployment that was changed since the plan was made is left for the next look.
@@ -85,24 +77,6 @@ async fn commit(app: &App, commits: &BTreeMap<DeploymentName, Commit>) -> (Undec
     (undecided, failure)
 }
 
-/// Whether the runtime was last asked for more workers of it.
-fn shrinks(workload: &Workload, inputs: &Inputs) -> bool {
-    inputs.observation.of(&workload.id).known().is_some_and(|seen| workload.size() < seen.workload.size())
-}
-
-/// 2. Workloads to start, scale or mend.
-async fn ensure(app: &App, workloads: Vec<Workload>) -> Result<(), NotInOffice> {
-    let ensure = async |workload: Workload| {
-        app.term.check()?;
-        if let Err(error) = app.runtime.ensure(&workload, app.term.epoch()).await {
-            tracing::warn!(workload = %workload.id, %error, "a workload could not be ensured; trying again");
-        }
-        Ok(())
-    };
-    stream::iter(workloads).map(Ok).try_for_each_concurrent(AT_ONCE, ensure).await
-}
-
-/// 3. Traffic moves by one table for all deployments.
 fn publish(app: &App, routes: BTreeMap<DeploymentName, Route>, undecided: &Undecided) {
     let before = app.gateways.published();
     app.gateways.publish(decided(routes, undecided, &before.deployments));
@@ -121,19 +95,7 @@ fn decided<T: Clone>(
     planned
 }
 
-/// 4. What nothing wants and no gateway uses.
-async fn remove(app: &App, unused: BTreeSet<WorkloadId>) -> Result<(), NotInOffice> {
-    let remove = async |id: WorkloadId| {
-        app.term.check()?;
-        if let Err(error) = app.runtime.remove(&id, app.term.epoch()).await {
-            tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
-        }
-        Ok(())
-    };
-    stream::iter(unused).map(Ok).try_for_each_concurrent(AT_ONCE, remove).await
-}
-
-/// 5. What people are told.
+/// 4. What people are told.
 fn report(app: &App, planned: BTreeMap<DeploymentName, DeploymentReport>, undecided: &Undecided) {
     app.reports.send_if_modified(|reports| {
         let next = decided(planned, undecided, reports);

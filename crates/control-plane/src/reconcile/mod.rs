@@ -2,11 +2,12 @@
 //!
 //! It takes no input but what it gathers: a wake says "look". A crash, a restart and a rollback walk the same path.
 
+mod calls;
 mod execute;
 mod gather;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use modelyard_core::inputs::Inputs;
 use modelyard_core::{Epoch, Timestamp};
@@ -14,10 +15,13 @@ use modelyard_store::StoreError;
 
 use crate::app::{App, now};
 use crate::office::NotInOffice;
+use calls::Calls;
 
 /// Between looks when wakes come in a storm: a thousand pods that get ready are few looks, not a thousand. What people
 /// wrote does not wait for it.
 const GAP: Duration = Duration::from_millis(20);
+/// The same where a look takes long: twice as long as it, so that the processor has something else to do, too.
+const LONGEST_GAP: Duration = Duration::from_millis(250);
 /// A look without a wake, in case one was lost.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 /// Between looks while Postgres is gone.
@@ -37,9 +41,11 @@ enum Unfinished {
 pub async fn run(app: Arc<App>) -> Epoch {
     let mut changes = app.runtime.changes();
     let mut last: Option<Inputs> = None;
+    let mut calls = Calls::new();
     loop {
         changes.mark_unchanged();
-        let next_look = match pass(&app, &mut last).await {
+        let began = Instant::now();
+        let next_look = match pass(&app, &mut last, &mut calls).await {
             Ok(wake_at) => until(wake_at),
             Err(Unfinished::Store(StoreError::Fenced { seen, .. })) => return seen,
             Err(error) => {
@@ -48,11 +54,12 @@ pub async fn run(app: Arc<App>) -> Epoch {
                 RETRY_AFTER
             }
         };
-        let gap = tokio::time::Instant::now() + GAP;
+        let gap = tokio::time::Instant::now() + (2 * began.elapsed()).clamp(GAP, LONGEST_GAP);
         tokio::select! {
             () = app.wake.urgent() => continue,
             () = app.wake.wanted() => {}
             _ = changes.changed() => {}
+            () = calls.wanted_again() => {}
             () = tokio::time::sleep(next_look) => {}
         }
         tokio::select! {
@@ -63,12 +70,12 @@ pub async fn run(app: Arc<App>) -> Epoch {
 }
 
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
-async fn pass(app: &App, last: &mut Option<Inputs>) -> Result<Option<Timestamp>, Unfinished> {
+async fn pass(app: &Arc<App>, last: &mut Option<Inputs>, calls: &mut Calls) -> Result<Option<Timestamp>, Unfinished> {
     let inputs = gather::inputs(app, now(), last).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
     let wake_at = plan.wake_at;
-    execute::plan(app, inputs, plan).await.map(|()| wake_at)
+    execute::plan(app, plan, calls).await.map(|()| wake_at)
 }
 
 fn until(wake_at: Option<Timestamp>) -> Duration {

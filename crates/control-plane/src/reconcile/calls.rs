@@ -1,0 +1,113 @@
+//! Calls to the runtime, made beside the reconciler: one that hangs holds up no decision and no traffic.
+//!
+//! A workload has one call at a time. What is asked of it meanwhile is not queued but asked again, by the look that
+//! follows the call's end: it may be something else by then.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use modelyard_core::{Workload, WorkloadId};
+use tokio::sync::Semaphore;
+use tokio::task::{self, JoinSet};
+
+use crate::app::App;
+
+/// Calls at a time.
+const AT_ONCE: usize = 16;
+
+/// The calls of one term of office: those that are under way when it is dropped are given up.
+pub(super) struct Calls {
+    tasks: JoinSet<()>,
+    /// What each of them is about.
+    workloads: HashMap<task::Id, WorkloadId>,
+    under_way: BTreeMap<WorkloadId, Since>,
+    room: Arc<Semaphore>,
+}
+
+/// What became of a workload since its call was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Nothing,
+    /// A call for it was wanted again.
+    AskedAgain,
+}
+
+enum Call {
+    Ensure(Box<Workload>),
+    Remove(WorkloadId),
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            workloads: HashMap::new(),
+            under_way: BTreeMap::new(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Has a workload started, scaled or mended.
+    pub(super) fn ensure(&mut self, app: &Arc<App>, workload: Workload) {
+        self.make(app, workload.id.clone(), Call::Ensure(Box::new(workload)));
+    }
+
+    pub(super) fn remove(&mut self, app: &Arc<App>, id: WorkloadId) {
+        self.make(app, id.clone(), Call::Remove(id));
+    }
+
+    fn make(&mut self, app: &Arc<App>, id: WorkloadId, call: Call) {
+        if let Some(since) = self.under_way.get_mut(&id) {
+            *since = Since::AskedAgain;
+            return;
+        }
+        self.under_way.insert(id.clone(), Since::Nothing);
+        let (app, room) = (app.clone(), self.room.clone());
+        let task = self.tasks.spawn(async move {
+            // The semaphore is never closed.
+            let _room = room.acquire().await;
+            call.make(&app).await;
+        });
+        self.workloads.insert(task.id(), id);
+    }
+
+    /// Ends when a call has ended for whose workload another is wanted. Can be given up at any time.
+    pub(super) async fn wanted_again(&mut self) {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let (task, broke_off) = match ended {
+                Ok((task, ())) => (task, false),
+                Err(error) => {
+                    tracing::error!(%error, "a call to the runtime broke off");
+                    (error.id(), true)
+                }
+            };
+            let since = self.workloads.remove(&task).and_then(|id| self.under_way.remove(&id));
+            if broke_off || since == Some(Since::AskedAgain) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Call {
+    /// A failure is told, and the call made again by a later look.
+    async fn make(self, app: &App) {
+        if app.term.check().is_err() {
+            return;
+        }
+        let epoch = app.term.epoch();
+        match self {
+            Self::Ensure(workload) => {
+                if let Err(error) = app.runtime.ensure(&workload, epoch).await {
+                    tracing::warn!(workload = %workload.id, %error, "a workload could not be ensured; trying again");
+                }
+            }
+            Self::Remove(id) => {
+                if let Err(error) = app.runtime.remove(&id, epoch).await {
+                    tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
+                }
+            }
+        }
+    }
+}
