@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{AliasName, ModelName, NameError, VersionName};
 use crate::span::Span;
-use crate::weight::{Rate, Weight};
+use crate::strategy::Strategy;
+use crate::weight::Rate;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -151,78 +152,6 @@ pub struct Batching {
     pub max_delay: Span,
 }
 
-/// How a new version takes over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Strategy {
-    /// Start the new version beside the old one, and move all traffic when it is ready.
-    #[serde(rename_all = "camelCase")]
-    Rolling {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_surge: Option<u32>,
-    },
-    /// Move traffic in steps, each held and judged.
-    Canary(Canary),
-}
-
-impl Strategy {
-    /// Both versions side by side, then all traffic at once.
-    pub fn rolling() -> Self {
-        Self::Rolling { max_surge: None }
-    }
-
-    /// How many workers more than `replicas` there may be while two versions run; `None`: as many as both ask for.
-    pub fn max_surge(&self) -> Option<u32> {
-        match self {
-            Self::Rolling { max_surge } => *max_surge,
-            Self::Canary(canary) => canary.max_surge,
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rolling { .. } => f.pad("rolling"),
-            Self::Canary(_) => f.pad("canary"),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Canary {
-    /// At least one; weights ascend. After the last one the version takes all traffic.
-    pub steps: Vec<Step>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_surge: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub analysis: Option<Analysis>,
-    #[serde(default)]
-    pub on_inconclusive: OnInconclusive,
-    /// How long, after a step's hold, the analysis may go without a verdict before `on_inconclusive` applies.
-    #[serde(default = "Canary::default_progress_deadline")]
-    pub progress_deadline: Span,
-}
-
-impl Canary {
-    pub const DEFAULT_PROGRESS_DEADLINE: Span = Span::from_secs(600);
-
-    fn default_progress_deadline() -> Span {
-        Self::DEFAULT_PROGRESS_DEADLINE
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Step {
-    pub weight: Weight,
-    pub hold: Span,
-}
-
 /// The gate of a canary's steps: all limits must hold over at least `min_requests` of the step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -235,29 +164,6 @@ pub struct Analysis {
     pub max_latency_p99: Option<Span>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_disagreement: Option<Rate>,
-}
-
-/// What to do when a step's analysis has no verdict by the progress deadline.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum OnInconclusive {
-    #[default]
-    Hold,
-    Rollback,
-    Promote,
-}
-
-impl FromStr for OnInconclusive {
-    type Err = NameError;
-    fn from_str(s: &str) -> Result<Self, NameError> {
-        match s {
-            "hold" => Ok(Self::Hold),
-            "rollback" => Ok(Self::Rollback),
-            "promote" => Ok(Self::Promote),
-            _ => Err(NameError::new("choice", s, "use hold, rollback or promote")),
-        }
-    }
 }
 
 /// Labels of a resource: free text by name.

@@ -18,6 +18,7 @@ pub mod route;
 pub mod signature;
 pub mod span;
 pub mod state;
+pub mod strategy;
 pub mod timestamp;
 pub mod verdict;
 pub mod version;
@@ -27,8 +28,7 @@ pub mod yaml;
 
 pub use access::{Role, TokenId, TokenSecret};
 pub use deployment::{
-    Analysis, Autoscaling, Batching, Canary, DeploymentSpec, DisruptionBudget, Labels, OnInconclusive, Resources, Step,
-    Strategy, Toleration, VersionRef,
+    Analysis, Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
 };
 pub use digest::Digest;
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
@@ -41,6 +41,9 @@ pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, Worklo
 pub use route::{Backend, Route, RouteTable, TableVersion, Variant, Window};
 pub use signature::{Datatype, Signature, TensorSpec};
 pub use span::Span;
+pub use strategy::{
+    BlueGreen, Canary, Course, CourseKind, Mirroring, OnInconclusive, Shadow, ShadowStep, Stage, Step, Strategy,
+};
 pub use timestamp::Timestamp;
 pub use version::{Format, ModelVersion};
 pub use weight::{Rate, Weight};

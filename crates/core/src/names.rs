@@ -144,6 +144,14 @@ impl VariantName {
     pub fn canary() -> Self {
         Self("canary".into())
     }
+    /// The variant of a version that people may look at before all traffic moves to it.
+    pub fn preview() -> Self {
+        Self("preview".into())
+    }
+    /// The variant of a version that is asked what the stable one is asked, and answers nobody.
+    pub fn shadow() -> Self {
+        Self("shadow".into())
+    }
     /// A replaced version, kept warm and without weight.
     pub fn previous() -> Self {
         Self("previous".into())

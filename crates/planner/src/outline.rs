@@ -2,7 +2,7 @@
 
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::{Phase, Revision};
-use modelyard_core::{Analysis, Canary, DeploymentName, Strategy};
+use modelyard_core::{Analysis, Course, DeploymentName, Stage, Strategy, VersionName};
 
 use crate::capacity::surge;
 
@@ -64,12 +64,7 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
         Strategy::Canary(_) if room.capacity.is_some_and(|capacity| capacity < 2) => {
             lines.push("move all traffic when it is ready: the canary's steps need room for two workers".into());
         }
-        Strategy::Canary(canary) => {
-            lines.push(format!("move traffic {} → 100 %", steps(canary)));
-            if let Some(analysis) = &canary.analysis {
-                lines.push(format!("each step needs {}; otherwise back to version {old}", limits(analysis)));
-            }
-        }
+        strategy => lines.extend(strategy.course().into_iter().flat_map(|course| walk(&course, old))),
     }
     lines.push(match (new.spec.rollback_window, room.kept_warm) {
         (window, _) if window.as_millis() == 0 => format!("stop version {old}"),
@@ -113,9 +108,33 @@ impl Room {
     }
 }
 
-fn steps(canary: &Canary) -> String {
-    let steps: Vec<_> = canary.steps.iter().map(|s| format!("{} (hold {})", s.weight, s.hold)).collect();
-    steps.join(" → ")
+/// The stages, and what each must show.
+fn walk(course: &Course, old: &VersionName) -> Vec<String> {
+    let (before, steps): (Vec<_>, Vec<_>) = course.stages.iter().partition(|stage| stage.weight.is_zero());
+    let mut lines: Vec<_> = before.into_iter().map(|stage| unseen(stage, course)).collect();
+    let steps: Vec<_> = steps.into_iter().map(|s| format!("{} (hold {})", s.weight, s.hold)).collect();
+    lines.push(match steps.as_slice() {
+        [] => "move all traffic at once".into(),
+        steps => format!("move traffic {} → 100 %", steps.join(" → ")),
+    });
+    if let Some(analysis) = &course.analysis {
+        lines.push(format!("each step needs {}; otherwise back to version {old}", limits(analysis)));
+    }
+    lines
+}
+
+/// A stage without traffic.
+fn unseen(stage: &Stage, course: &Course) -> String {
+    let variant = course.variant();
+    let until = match stage.hold {
+        _ if stage.until_promoted => ", until it is promoted".into(),
+        hold if hold.as_millis() == 0 => String::new(),
+        hold => format!(", for {hold}"),
+    };
+    match &stage.mirror {
+        Some(mirror) => format!("ask it what {} of the requests ask, as variant `{variant}`{until}", mirror.share),
+        None => format!("answer by it only who asks for the variant `{variant}`{until}"),
+    }
 }
 
 fn limits(analysis: &Analysis) -> String {

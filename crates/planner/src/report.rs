@@ -4,7 +4,7 @@
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
 use modelyard_core::{
-    Observation, ReplicaPhase, ReplicaStatus, Route, Strategy, Variant, VariantName, Workload, WorkloadStatus,
+    Observation, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus,
 };
 
 use crate::rollout::Next;
@@ -40,8 +40,8 @@ pub(crate) fn report(next: &Next, route: &Route, observation: &Observation) -> D
 }
 
 fn step(next: &Next) -> Option<StepReport> {
-    let Strategy::Canary(canary) = &next.revision(next.rollout.revision)?.spec.strategy else { return None };
-    let count = u32::try_from(canary.steps.len()).unwrap_or(u32::MAX);
+    let course = next.revision(next.rollout.revision)?.spec.strategy.course()?;
+    let count = u32::try_from(course.stages.len()).unwrap_or(u32::MAX);
     // After the last step there may still be workers to come.
     let is_in_step = next.rollout.phase == Phase::Progressing && next.rollout.step < count;
     is_in_step.then_some(StepReport { index: next.rollout.step, count, since: next.rollout.since })

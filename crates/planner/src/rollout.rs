@@ -13,7 +13,7 @@ use modelyard_core::plan::{Commit, RollbackDraft};
 use modelyard_core::state::{Cause, DeploymentState, Outcome, Phase, Revision, Rollout, Warm};
 use modelyard_core::verdict::{Decision, Verdict};
 use modelyard_core::{
-    Actor, Canary, DeploymentName, OnInconclusive, RevisionNumber, Step, Timestamp, VariantName, Weight, Workload,
+    Actor, Course, DeploymentName, OnInconclusive, RevisionNumber, Stage, Timestamp, VariantName, Weight, Workload,
     WorkloadId,
 };
 use serde_json::json;
@@ -159,9 +159,9 @@ impl<'a> Walk<'a> {
         if !is_ready || is_held {
             return false;
         }
-        match self.canary() {
-            Some(canary) if self.state.stable.is_some() && !self.is_rollback() => {
-                self.enter_canary_step(0, canary.steps.first().copied())
+        match self.course() {
+            Some(course) if self.state.stable.is_some() && !self.is_rollback() => {
+                self.enter_canary_step(0, course.stages.first().copied())
             }
             _ => self.complete(),
         }
@@ -169,9 +169,9 @@ impl<'a> Walk<'a> {
 
     /// From one share of traffic to the next: after its hold, and by its analysis.
     fn leave_canary_step(&mut self) -> bool {
-        let Some(canary) = self.canary() else { return self.complete() };
-        let step = canary.steps.get(self.rollout.step as usize).copied();
-        let verdict = canary.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
+        let Some(course) = self.course() else { return self.complete() };
+        let step = course.stages.get(self.rollout.step as usize).copied();
+        let verdict = course.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
         self.verdict.clone_from(&verdict);
         let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
         if decision == Decision::Fail {
@@ -190,11 +190,15 @@ impl<'a> Walk<'a> {
         }
         match decision {
             Decision::Pass if has_backend => {
+                if step.until_promoted {
+                    self.wait(format!("somebody to promote or abort revision {}", self.rollout.revision));
+                    return false;
+                }
                 self.record(verdict, "passed");
-                self.enter_next_step(&canary)
+                self.enter_next_step(&course)
             }
             // A revision none of whose workers is up gets no requests, and so has no verdict either.
-            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&canary, step, verdict, has_backend),
+            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&course, step, verdict, has_backend),
             Decision::Pass | Decision::Fail => false,
         }
     }
@@ -202,45 +206,45 @@ impl<'a> Walk<'a> {
     /// Time alone promotes nothing through an analysis, unless the manifest says so.
     fn leave_inconclusive_step(
         &mut self,
-        canary: &Canary,
-        step: Step,
+        course: &Course,
+        step: Stage,
         verdict: Option<Verdict>,
         has_backend: bool,
     ) -> bool {
         if let Some(Decision::NeedMoreData { have, want }) = verdict.as_ref().map(|v| v.decision) {
             self.wait(format!("{} more requests to version {} ({have} of {want})", want - have, self.target_version()));
         }
-        let deadline = self.rollout.since + step.hold + canary.progress_deadline;
+        let deadline = self.rollout.since + step.hold + course.progress_deadline;
         if self.inputs.now < deadline {
             self.wake(deadline);
             return false;
         }
-        match canary.on_inconclusive {
+        match course.on_inconclusive {
             OnInconclusive::Hold => {
                 self.inconclusive = true;
                 false
             }
             OnInconclusive::Rollback => {
                 let reason =
-                    format!("no verdict within {} after step {}", canary.progress_deadline, self.rollout.step + 1);
+                    format!("no verdict within {} after step {}", course.progress_deadline, self.rollout.step + 1);
                 self.record(verdict, "inconclusive");
                 self.roll_back(reason)
             }
             OnInconclusive::Promote if has_backend => {
                 self.record(verdict, "inconclusive, promoted as the manifest asks");
                 self.waiting_on.clear();
-                self.enter_next_step(canary)
+                self.enter_next_step(course)
             }
             OnInconclusive::Promote => false,
         }
     }
 
-    fn enter_next_step(&mut self, canary: &Canary) -> bool {
+    fn enter_next_step(&mut self, course: &Course) -> bool {
         let index = self.rollout.step + 1;
-        self.enter_canary_step(index, canary.steps.get(index as usize).copied())
+        self.enter_canary_step(index, course.stages.get(index as usize).copied())
     }
 
-    fn enter_canary_step(&mut self, index: u32, step: Option<Step>) -> bool {
+    fn enter_canary_step(&mut self, index: u32, step: Option<Stage>) -> bool {
         let is_tight = self.tight_room().is_some();
         if step.is_none() && !is_tight {
             return self.complete();
@@ -379,12 +383,13 @@ impl<'a> Walk<'a> {
         by.is_some()
     }
 
-    fn is_held_by_step(&mut self, step: Step) -> bool {
+    fn is_held_by_step(&mut self, step: Stage) -> bool {
         let until = self.rollout.since + step.hold;
         let held = self.inputs.now < until;
         if held {
             self.wake(until);
-            self.wait(format!("the hold of {} at {}, until {until}", step.hold, step.weight));
+            let share = if step.weight.is_zero() { "without traffic".into() } else { format!("at {}", step.weight) };
+            self.wait(format!("the hold of {} {share}, until {until}", step.hold));
         }
         held
     }

@@ -21,7 +21,7 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     match next.state.stable.filter(|stable| *stable != rollout.revision) {
         Some(stable) => {
             add(stable, VariantName::stable(), rollout.weight.rest());
-            add(rollout.revision, VariantName::canary(), rollout.weight);
+            add(rollout.revision, target_name(next), rollout.weight);
         }
         None => add(rollout.revision, VariantName::stable(), Weight::FULL),
     }
@@ -29,6 +29,12 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
         add(warm.revision, VariantName::previous(), Weight::ZERO);
     }
     Route { window: window(next), variants }
+}
+
+/// What people call a version on its way: that is how they ask for it, too.
+pub(crate) fn target_name(next: &Next) -> VariantName {
+    let course = next.revision(next.rollout.revision).and_then(|revision| revision.spec.strategy.course());
+    course.map_or_else(VariantName::canary, |course| course.variant())
 }
 
 /// The stretch that evidence gathered now belongs to.

@@ -153,6 +153,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(super) fn optional_bool(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let boolean = value.as_bool();
+        if boolean.is_none() {
+            self.problem(key, format_args!("must be true or false, not {}", describe(value)));
+        }
+        boolean
+    }
+
     /// A number, turned into its type by `make`.
     pub(super) fn optional_number<T, E: fmt::Display>(
         &mut self,

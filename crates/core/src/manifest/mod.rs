@@ -4,6 +4,7 @@ mod fields;
 mod locate;
 mod placement;
 mod resources;
+mod strategy;
 #[cfg(test)]
 mod tests;
 

@@ -4,10 +4,12 @@ use serde_yaml::Value;
 
 use super::fields::{Fields, Path, Problems};
 use super::placement;
+use super::strategy::strategy;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
-use crate::deployment::{Analysis, Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
+use crate::deployment::{Analysis, Batching, DeploymentSpec, Resources};
 use crate::names::DeploymentName;
-use crate::weight::{Rate, Weight};
+use crate::strategy::Strategy;
+use crate::weight::Rate;
 
 /// The resource, if the document is whole, and all its problems.
 pub(super) fn read(value: &Value) -> (Option<Resource>, Vec<(Path, String)>) {
@@ -182,85 +184,7 @@ fn batching(mut fields: Fields<'_>) -> Option<Batching> {
     Some(Batching { max_batch_size: size?, max_delay: delay })
 }
 
-/// Strategies that the design names and this build does not have yet.
-const LATER: [&str; 3] = ["blueGreen", "abTest", "shadow"];
-
-fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
-    let given: Vec<&str> = ["rolling", "canary"].into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
-    let strategy = match given.as_slice() {
-        ["rolling"] => {
-            let max_surge = fields.optional_fields("rolling").and_then(|mut f| finish_with(max_surge(&mut f), f));
-            Some(Strategy::Rolling { max_surge })
-        }
-        ["canary"] => fields.required_fields("canary").and_then(canary).map(Strategy::Canary),
-        [later] => {
-            fields.problem(later, "this strategy is not supported by this build yet; use canary or rolling");
-            None
-        }
-        [] => {
-            fields.problem_here("name one strategy: canary or rolling");
-            None
-        }
-        several => {
-            fields.problem_here(format_args!("name one strategy, not several: {}", several.join(", ")));
-            None
-        }
-    };
-    for key in ["rolling", "canary"].into_iter().chain(LATER) {
-        fields.ignore(key);
-    }
-    fields.finish();
-    strategy
-}
-
-fn canary(mut fields: Fields<'_>) -> Option<Canary> {
-    let steps = fields.required_list("steps").and_then(|steps| {
-        let wanted = steps.len();
-        let steps: Vec<Step> = steps.into_iter().filter_map(step).collect();
-        (steps.len() == wanted).then_some(steps)
-    });
-    if let Some(steps) = &steps {
-        if steps.is_empty() {
-            fields.problem("steps", "needs at least one step, such as {weight: 10, hold: 30s}; for none use `rolling`");
-        }
-        for (i, pair) in steps.windows(2).enumerate() {
-            if pair[1].weight <= pair[0].weight {
-                let message =
-                    format_args!("step {} must have more weight than the {} before it", i + 2, pair[0].weight);
-                fields.problem("steps", message);
-            }
-        }
-    }
-    let max_surge = max_surge(&mut fields);
-    let given = fields.has("analysis");
-    let analysis = fields.optional_fields("analysis").and_then(analysis);
-    let on_inconclusive = fields.optional("onInconclusive").unwrap_or_default();
-    let progress_deadline = fields.optional("progressDeadline").unwrap_or(Canary::DEFAULT_PROGRESS_DEADLINE);
-    fields.finish();
-    (analysis.is_some() || !given).then_some(Canary {
-        steps: steps?,
-        max_surge,
-        analysis,
-        on_inconclusive,
-        progress_deadline,
-    })
-}
-
-fn max_surge(fields: &mut Fields<'_>) -> Option<u32> {
-    fields.optional_u64("maxSurge", 0..=1000).and_then(|n| u32::try_from(n).ok())
-}
-
-fn step(mut fields: Fields<'_>) -> Option<Step> {
-    let weight = fields.required_number("weight", Weight::from_percent);
-    if weight.is_some_and(Weight::is_zero) {
-        fields.problem("weight", "a step needs more than 0 % of the traffic");
-    }
-    let hold = fields.optional("hold").unwrap_or_default();
-    fields.finish();
-    Some(Step { weight: weight?, hold })
-}
-
-fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
+pub(super) fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
     let analysis = Analysis {
         min_requests: fields.optional_u64("minRequests", 1..=1_000_000_000).unwrap_or(100),
         max_error_rate: fields.optional_number("maxErrorRate", Rate::from_share),
@@ -271,7 +195,7 @@ fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
     Some(analysis)
 }
 
-fn finish_with<T>(value: T, fields: Fields<'_>) -> T {
+pub(super) fn finish_with<T>(value: T, fields: Fields<'_>) -> T {
     fields.finish();
     value
 }

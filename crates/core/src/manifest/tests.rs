@@ -188,3 +188,46 @@ fn a_line_is_found_the_same_way_in_any_document() {
         }
     }
 }
+
+fn strategy(text: &str) -> Result<crate::Strategy, Vec<String>> {
+    let head = "apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {name: m}\n";
+    let text = format!("{head}spec: {{model: m, version: \"2\", strategy: {text}}}\n");
+    match parse(&text) {
+        Ok(documents) => match documents.into_iter().next().unwrap().resource {
+            Resource::ModelDeployment(deployment) => Ok(deployment.spec.strategy),
+            other => panic!("{other:?}"),
+        },
+        Err(problems) => Err(problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect()),
+    }
+}
+
+#[test]
+fn blue_green_and_shadow_are_read_with_their_defaults_and_read_back() {
+    let read = [
+        "{blueGreen: }",
+        "{blueGreen: {hold: 5m, autoPromote: false, mirror: {share: 10}, analysis: {maxErrorRate: 0.01}}}",
+        "{shadow: {hold: 10m, analysis: {maxDisagreement: 0.02}}}",
+        "{shadow: {share: 25, examples: 20, autoPromote: true, onInconclusive: rollback}}",
+        "{canary: {shadow: {share: 50, hold: 1m}, steps: [{weight: 10, hold: 30s}]}}",
+    ]
+    .map(|text| strategy(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}")));
+    for strategy in &read {
+        let json = serde_json::to_value(strategy).unwrap();
+        assert_eq!(serde_json::from_value::<crate::Strategy>(json).unwrap(), *strategy);
+    }
+    insta::assert_yaml_snapshot!(read);
+}
+
+#[test]
+fn what_a_strategy_cannot_mean_is_refused_with_its_place() {
+    let wrong = [
+        "{}",
+        "{blueGreen: {}, rolling: {}}",
+        "{blueGreen: {maxSurge: 1, autoPromote: 3}}",
+        "{shadow: }",
+        "{shadow: {share: 0, examples: 1000000}}",
+        "{canary: {shadow: {}, maxSurge: 1, steps: [{weight: 10}]}}",
+    ]
+    .map(|text| strategy(text).unwrap_err());
+    insta::assert_yaml_snapshot!(wrong);
+}

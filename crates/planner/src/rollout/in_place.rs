@@ -71,8 +71,8 @@ impl Walk<'_> {
             self.wait_for_workers(room, Weight::FULL);
             return false;
         }
-        let first = self.canary().filter(|_| !self.is_rollback() && room.capacity() > 1);
-        match first.and_then(|canary| canary.steps.first().copied()) {
+        let first = self.course().filter(|_| !self.is_rollback() && room.capacity() > 1);
+        match first.and_then(|course| course.stages.first().copied()) {
             Some(step) if ready > 0 => self.enter_canary_step(0, Some(step)),
             Some(step) => {
                 self.wait_for_workers(room, step.weight);
@@ -144,12 +144,12 @@ impl Walk<'_> {
 
     /// The share of traffic that the target's workers are to be there for.
     fn goal(&self) -> Weight {
-        let Some(canary) = self.canary().filter(|_| !self.is_rollback() && !self.is_promoted()) else {
+        let Some(course) = self.course().filter(|_| !self.is_rollback() && !self.is_promoted()) else {
             return Weight::FULL;
         };
         let step = match self.rollout.phase {
-            Phase::Starting => canary.steps.first(),
-            Phase::Progressing => canary.steps.get(self.rollout.step as usize),
+            Phase::Starting => course.stages.first(),
+            Phase::Progressing => course.stages.get(self.rollout.step as usize),
             Phase::Completed => None,
         };
         step.map_or(Weight::FULL, |step| step.weight)
@@ -158,7 +158,7 @@ impl Walk<'_> {
     /// What the step before the present one has brought.
     fn weight_before(&self) -> Weight {
         let before = (self.rollout.step as usize).checked_sub(1);
-        let step = self.canary().and_then(|canary| canary.steps.get(before?).copied());
+        let step = self.course().and_then(|course| course.stages.get(before?).copied());
         step.map_or(Weight::ZERO, |step| step.weight)
     }
 

@@ -2,7 +2,7 @@
 
 use modelyard_core::state::Cause;
 use modelyard_core::{
-    Canary, Evidence, EvidenceKey, Observed, RevisionNumber, Strategy, Window, Workload, WorkloadId, WorkloadStatus,
+    Course, Evidence, EvidenceKey, Observed, RevisionNumber, Window, Workload, WorkloadId, WorkloadStatus,
 };
 
 use super::Walk;
@@ -25,11 +25,9 @@ impl<'a> Walk<'a> {
         self.state.warm.iter().any(|w| w.revision == number)
     }
 
-    pub(super) fn canary(&self) -> Option<Canary> {
-        match &self.revisions.get(&self.rollout.revision)?.spec.strategy {
-            Strategy::Canary(canary) => Some(canary.clone()),
-            Strategy::Rolling { .. } => None,
-        }
+    /// The stages that the target walks, by its strategy.
+    pub(super) fn course(&self) -> Option<Course> {
+        self.revisions.get(&self.rollout.revision)?.spec.strategy.course()
     }
 
     pub(super) fn workload_of(&self, number: RevisionNumber) -> Option<&WorkloadId> {

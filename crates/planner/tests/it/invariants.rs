@@ -8,7 +8,7 @@ use modelyard_core::plan::{Commit, Plan};
 use modelyard_core::state::{DeploymentState, Phase, Revision, Rollout};
 use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, Strategy, VariantName, Weight, Window,
+    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window,
     WorkloadId,
 };
 use modelyard_planner::{judge, plan};
@@ -204,18 +204,19 @@ impl<'a> Pass<'a> {
         let is_bounded = self.surge().is_some();
         let at = |r: &Rollout| (r.phase, r.step, if is_bounded { Weight::ZERO } else { r.weight }, r.since);
         assert!(at(old) <= at(new), "no phase goes backward: {old:?} -> {new:?}");
-        let Strategy::Canary(canary) = &self.revision(new.revision).spec.strategy else { return };
+        let Some(course) = self.revision(new.revision).spec.strategy.course() else { return };
         let has_left = new.phase == Phase::Completed || new.step > old.step;
         if old.phase != Phase::Progressing || !has_left || self.is_promoted() {
             return;
         }
-        let last = if new.phase == Phase::Completed { canary.steps.len() } else { new.step as usize };
+        let last = if new.phase == Phase::Completed { course.stages.len() } else { new.step as usize };
         for index in old.step as usize..last {
-            let (step, since) = (canary.steps[index], if index == old.step as usize { old.since } else { new.since });
-            assert!(self.inputs.now >= since + step.hold, "a hold is kept");
+            let (stage, since) = (course.stages[index], if index == old.step as usize { old.since } else { new.since });
+            assert!(self.inputs.now >= since + stage.hold, "a hold is kept");
             let decision = self.decision(u32::try_from(index).unwrap());
-            let is_let_pass = decision != Decision::Fail && canary.on_inconclusive == OnInconclusive::Promote;
+            let is_let_pass = decision != Decision::Fail && course.on_inconclusive == OnInconclusive::Promote;
             assert!(decision == Decision::Pass || is_let_pass, "nothing is promoted on {decision:?}");
+            assert!(!stage.until_promoted || is_let_pass, "people promote it, nobody else");
         }
         assert!(self.ready(new.revision) > 0, "a step needs a worker");
     }
@@ -314,11 +315,11 @@ impl<'a> Pass<'a> {
     /// Of a step of the target's canary; a pass where nothing is analysed.
     fn decision(&self, step: u32) -> Decision {
         let revision = self.before.target;
-        let Strategy::Canary(canary) = &self.revision(revision).spec.strategy else { return Decision::Pass };
+        let Some(course) = self.revision(revision).spec.strategy.course() else { return Decision::Pass };
         let window = Window { revision, step: step + 1 };
         let key = EvidenceKey { deployment: self.name.clone(), window, revision };
         let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
-        canary.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
+        course.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
     }
 }
 

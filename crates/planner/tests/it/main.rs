@@ -4,6 +4,7 @@
 
 mod conditions;
 mod control;
+mod courses;
 mod in_place;
 mod invariants;
 mod judging;

@@ -35,6 +35,7 @@ pub(crate) fn canary() -> Canary {
         max_disagreement: None,
     };
     Canary {
+        shadow: None,
         max_surge: None,
         steps: vec![step(10.0, 30), step(50.0, 60)],
         analysis: Some(analysis),
