@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disagreement::{Disagreement, DisagreementExample};
 use crate::histogram::LatencyHistogram;
 use crate::names::{DeploymentName, GatewayId, RevisionNumber};
 use crate::route::{TableVersion, Window};
+use crate::units::Exposure;
 use crate::workload::WorkloadId;
 
 /// What one gateway has counted since it started. Reports replace each other; none is a difference.
@@ -26,6 +28,10 @@ pub struct VariantEvidence {
     pub window: Window,
     pub revision: RevisionNumber,
     pub evidence: Evidence,
+    /// The latest mirrored requests that this variant answered otherwise; none unless the route asks for them. Apart
+    /// from the evidence: decisions are made on counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<DisagreementExample>,
 }
 
 /// Which requests belong together: those of one revision within one window of its deployment.
@@ -39,15 +45,22 @@ pub struct EvidenceKey {
 /// Counts of one variant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Requests that this variant was asked, answered or not.
+    /// Requests that this variant was asked, answered or not. Mirrored ones too.
     pub requests: u64,
     /// Of those, the ones it failed: 5xx, a broken or timed-out exchange, or a refusal (4xx) of what the fallback
-    /// then answered. A refusal that the fallback shares is the caller's mistake, and not counted.
+    /// then answered. A refusal that the fallback shares is the caller's mistake, and not counted. Of mirrored requests, all that got no
+    /// answer below 400: another variant could answer them.
     pub errors: u64,
     /// Errors that the caller never saw, since the fallback answered.
     pub rescued: u64,
     /// Of the answers, from the gateway's first byte sent to the last received.
     pub latency: LatencyHistogram,
+    /// Who was assigned to this variant.
+    #[serde(default, skip_serializing_if = "Exposure::is_empty")]
+    pub exposure: Exposure,
+    /// How this variant's answers to mirrored requests differ from those that clients got.
+    #[serde(default, skip_serializing_if = "Disagreement::is_empty")]
+    pub disagreement: Disagreement,
 }
 
 impl Evidence {
@@ -56,6 +69,8 @@ impl Evidence {
         self.errors += other.errors;
         self.rescued += other.rescued;
         self.latency.merge(&other.latency);
+        self.exposure.merge(&other.exposure);
+        self.disagreement.merge(&other.disagreement);
     }
 }
 
@@ -66,5 +81,18 @@ pub fn merge<'a>(reports: impl IntoIterator<Item = &'a EvidenceReport>) -> BTree
         let key = EvidenceKey { deployment: v.deployment.clone(), window: v.window, revision: v.revision };
         all.entry(key).or_default().merge(&v.evidence);
     }
+    all
+}
+
+/// The latest `limit` examples of a deployment's disagreement over all gateways, the latest first.
+pub fn examples<'a>(
+    reports: impl IntoIterator<Item = &'a EvidenceReport>,
+    deployment: &DeploymentName,
+    limit: usize,
+) -> Vec<DisagreementExample> {
+    let of_deployment = reports.into_iter().flat_map(|r| &r.variants).filter(|v| v.deployment == *deployment);
+    let mut all: Vec<_> = of_deployment.flat_map(|v| &v.examples).cloned().collect();
+    all.sort_by(|a, b| (b.at, &b.request_id).cmp(&(a.at, &a.request_id)));
+    all.truncate(limit);
     all
 }

@@ -4,22 +4,29 @@
 //! their results in.
 
 pub mod access;
+pub mod assignment;
 pub mod deployment;
 pub mod digest;
+pub mod disagreement;
 pub mod event;
 pub mod evidence;
 pub mod histogram;
 pub mod inputs;
+pub mod magnitude;
 pub mod manifest;
+pub mod mirror;
 pub mod names;
 pub mod observation;
 pub mod plan;
+pub mod request_id;
 pub mod route;
+pub mod scores;
 pub mod signature;
 pub mod span;
 pub mod state;
 pub mod strategy;
 pub mod timestamp;
+pub mod units;
 pub mod verdict;
 pub mod version;
 pub mod weight;
@@ -27,24 +34,30 @@ pub mod workload;
 pub mod yaml;
 
 pub use access::{Role, TokenId, TokenSecret};
+pub use assignment::{Assignment, Slots, StickyBy, UnitHash};
 pub use deployment::{
     Analysis, Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
 };
 pub use digest::Digest;
+pub use disagreement::{Disagreement, DisagreementExample, OutputDisagreement};
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
 pub use histogram::LatencyHistogram;
+pub use magnitude::Magnitude;
+pub use mirror::{Mirror, OutputRule, Redaction, Tolerance};
 pub use names::{
-    Actor, AliasName, BackendId, DeploymentName, Epoch, GatewayId, ModelName, NameError, RevisionNumber, StateVersion,
-    TokenName, VariantName, VersionName,
+    Actor, AliasName, BackendId, CookieName, DeploymentName, Epoch, GatewayId, HeaderName, ModelName, NameError,
+    RevisionNumber, Salt, StateVersion, TokenName, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
-pub use route::{Backend, Route, RouteTable, TableVersion, Variant, Window};
+pub use route::{Backend, MatchRule, Route, RouteTable, TableVersion, Variant, Window};
+pub use scores::ScoreHistogram;
 pub use signature::{Datatype, Signature, TensorSpec};
 pub use span::Span;
 pub use strategy::{
     BlueGreen, Canary, Course, CourseKind, Mirroring, OnInconclusive, Shadow, ShadowStep, Stage, Step, Strategy,
 };
 pub use timestamp::Timestamp;
+pub use units::{Exposure, UnitSample};
 pub use version::{Format, ModelVersion};
 pub use weight::{Rate, Weight};
 pub use workload::{Workload, WorkloadId};

@@ -31,6 +31,8 @@ const TOKEN_NAME: &str = "use 1 to 64 letters, digits, `.`, `_` and `-`, startin
      system itself";
 const TOKEN: &str = "use 1 to 128 printable characters without spaces at the ends";
 
+const HTTP_TOKEN: &str = "use 1 to 64 letters, digits and `-`, `_` or `.`";
+
 /// The actor of decisions that no person made.
 const SYSTEM: &str = "modelyard";
 
@@ -57,6 +59,11 @@ fn is_token_name(s: &str) -> bool {
 
 fn is_token(s: &str) -> bool {
     (1..=128).contains(&s.chars().count()) && s.trim() == s && !s.chars().any(char::is_control)
+}
+
+/// A part of what RFC 9110 §5.6.2 calls a token: what all proxies let through.
+fn is_http_token(s: &str) -> bool {
+    (1..=64).contains(&s.len()) && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 macro_rules! name {
@@ -132,6 +139,15 @@ name!(
     /// One gateway process; new at each of its starts, as its counters are.
     GatewayId, "gateway id", is_token, TOKEN);
 name!(
+    /// A header of requests, such as `x-user-id`. Its case does not matter.
+    HeaderName, "header name", is_http_token, HTTP_TOKEN);
+name!(
+    /// A cookie of requests. Its case matters.
+    CookieName, "cookie name", is_http_token, HTTP_TOKEN);
+name!(
+    /// What the hashes of an experiment's units are mixed with, so that experiments split them independently.
+    Salt, "salt", is_token, TOKEN);
+name!(
     /// One replica of a workload, as its runtime names it (`0`, or a pod's name).
     BackendId, "backend id", is_token, TOKEN);
 
@@ -155,6 +171,13 @@ impl VariantName {
     /// A replaced version, kept warm and without weight.
     pub fn previous() -> Self {
         Self("previous".into())
+    }
+}
+
+impl CookieName {
+    /// The cookie that gateways make for clients without one.
+    pub fn unit() -> Self {
+        Self("modelyard-unit".into())
     }
 }
 

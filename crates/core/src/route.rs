@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{BackendId, DeploymentName, Epoch, RevisionNumber, VariantName, VersionName};
+use crate::assignment::Assignment;
+use crate::mirror::Mirror;
+use crate::names::{BackendId, DeploymentName, Epoch, HeaderName, RevisionNumber, VariantName, VersionName};
 use crate::weight::Weight;
 use crate::workload::WorkloadId;
 
@@ -37,11 +39,30 @@ impl RouteTable {
 }
 
 /// How one deployment is served. The weights of its variants sum to 10,000 basis points, or there are none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// The variant of a request is, in this order: one that has the version which its path names; the one that its header
+/// `x-modelyard-variant` names; that of the first rule that it matches; the one that its unit is assigned to; one drawn
+/// by weight.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Which evidence requests count for: evidence of different windows is never mixed.
     pub window: Window,
     pub variants: Vec<Variant>,
+    /// Without it, each request is drawn by weight on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Assignment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<MatchRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+}
+
+/// Requests whose header has exactly this value go to this variant, whatever its weight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchRule {
+    pub header: HeaderName,
+    pub equals: String,
+    pub variant: VariantName,
 }
 
 /// A stretch of a rollout over which evidence is gathered: a step of a revision's rollout.

@@ -61,6 +61,7 @@ impl VariantCounters {
             errors: self.errors.load(Relaxed),
             rescued: self.rescued.load(Relaxed),
             latency,
+            ..Evidence::default()
         }
     }
 }
@@ -151,6 +152,7 @@ impl Counters {
             window: key.window,
             revision: key.revision,
             evidence: entry.counters.evidence(),
+            examples: Vec::new(),
         };
         sorted.into_iter().map(of).collect()
     }

@@ -28,7 +28,7 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     for warm in &next.state.warm {
         add(warm.revision, VariantName::previous(), Weight::ZERO);
     }
-    Route { window: window(next), variants }
+    Route { window: window(next), variants, ..Route::default() }
 }
 
 /// What people call a version on its way: that is how they ask for it, too.

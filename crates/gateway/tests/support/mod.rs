@@ -254,5 +254,6 @@ pub(crate) fn route(window: u64, variants: &[(&str, u16, &[SocketAddr])]) -> Rou
         weight: Weight::from_basis_points(*weight).unwrap(),
         backends: backends.iter().map(|a| Backend { id: a.port().to_string().parse().unwrap(), address: *a }).collect(),
     });
-    Route { window: Window { revision: RevisionNumber(window), step: 0 }, variants: variants.collect() }
+    let window = Window { revision: RevisionNumber(window), step: 0 };
+    Route { window, variants: variants.collect(), ..Route::default() }
 }

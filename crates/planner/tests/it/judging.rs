@@ -12,7 +12,7 @@ use crate::world::{World, canary, spec};
 fn evidence(requests: u64, errors: u64, latencies: &[(u64, u64)]) -> Evidence {
     let mut latency = LatencyHistogram::default();
     latencies.iter().for_each(|(ms, count)| latency.add(LatencyHistogram::bucket(ms * 1000), *count));
-    Evidence { requests, errors, rescued: 0, latency }
+    Evidence { requests, errors, rescued: 0, latency, ..Evidence::default() }
 }
 
 fn errors_at_most(share: f64) -> Analysis {

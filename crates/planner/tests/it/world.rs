@@ -183,7 +183,7 @@ impl World {
         let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision };
         let mut latency = LatencyHistogram::default();
         latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);
-        self.inputs.evidence.insert(key, Evidence { requests, errors, rescued: 0, latency });
+        self.inputs.evidence.insert(key, Evidence { requests, errors, rescued: 0, latency, ..Evidence::default() });
     }
 
     /// Every replica that is to run is ready.
