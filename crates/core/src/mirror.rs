@@ -1,11 +1,12 @@
 //! Mirroring: copies of requests for a variant that no client gets an answer from, and how its answers are compared.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::magnitude::Magnitude;
-use crate::names::VariantName;
+use crate::names::{NameError, VariantName};
 use crate::weight::Weight;
 
 /// A share of the requests that other variants answered well is asked of `variant` too, once the client has its answer.
@@ -89,6 +90,18 @@ pub enum OutputRule {
     Ignore,
 }
 
+impl FromStr for OutputRule {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s {
+            "label" => Ok(Self::Label),
+            "value" => Ok(Self::Value),
+            "ignore" => Ok(Self::Ignore),
+            _ => Err(NameError::new("rule", s, "use label, value or ignore")),
+        }
+    }
+}
+
 /// What examples of disagreement leave out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -101,4 +114,16 @@ pub enum Redaction {
     Inputs,
     /// Nothing: they have inputs and outputs.
     Nothing,
+}
+
+impl FromStr for Redaction {
+    type Err = NameError;
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        match s {
+            "values" => Ok(Self::Values),
+            "inputs" => Ok(Self::Inputs),
+            "nothing" => Ok(Self::Nothing),
+            _ => Err(NameError::new("redaction", s, "use values, inputs or nothing")),
+        }
+    }
 }

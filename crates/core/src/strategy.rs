@@ -4,12 +4,14 @@
 //! one analysis, and followed by all of the traffic. A shadow is a stage of no traffic whose requests are mirrored; a
 //! blue/green deployment is one of no traffic that people can look at before the flip.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::Analysis;
+use crate::mirror::{Mirror, OutputRule, Redaction, Tolerance};
 use crate::names::{NameError, VariantName};
 use crate::span::Span;
 use crate::weight::Weight;
@@ -102,7 +104,7 @@ pub enum CourseKind {
 }
 
 /// A stretch of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     /// The share of traffic that the version has meanwhile.
     pub weight: Weight,
@@ -136,7 +138,7 @@ pub struct Canary {
 impl Canary {
     fn course(&self) -> Course {
         let step = |step: &Step| Stage { weight: step.weight, hold: step.hold, mirror: None, until_promoted: false };
-        let shadow = self.shadow.map(ShadowStep::stage);
+        let shadow = self.shadow.as_ref().map(ShadowStep::stage);
         Course {
             stages: shadow.into_iter().chain(self.steps.iter().map(step)).collect(),
             analysis: self.analysis,
@@ -190,9 +192,10 @@ impl Default for BlueGreen {
 
 impl BlueGreen {
     fn course(&self) -> Course {
-        let Self { hold, auto_promote, mirror, .. } = *self;
+        let Self { hold, auto_promote, mirror, .. } = self;
+        let (hold, mirror, until_promoted) = (*hold, mirror.clone(), !auto_promote);
         Course {
-            stages: vec![Stage { weight: Weight::ZERO, hold, mirror, until_promoted: !auto_promote }],
+            stages: vec![Stage { weight: Weight::ZERO, hold, mirror, until_promoted }],
             analysis: self.analysis,
             on_inconclusive: self.on_inconclusive,
             progress_deadline: self.progress_deadline,
@@ -231,7 +234,7 @@ impl Shadow {
 }
 
 /// A time of mirroring before any traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShadowStep {
@@ -241,25 +244,56 @@ pub struct ShadowStep {
 }
 
 impl ShadowStep {
-    fn stage(self) -> Stage {
-        Stage { weight: Weight::ZERO, hold: self.hold, mirror: Some(self.mirror), until_promoted: false }
+    fn stage(&self) -> Stage {
+        Stage { weight: Weight::ZERO, hold: self.hold, mirror: Some(self.mirror.clone()), until_promoted: false }
     }
 }
 
-/// Requests to the stable version that the new one is asked, too, once their callers have their answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Requests to the stable version that the new one is asked, too, once their callers have their answers; and how its
+/// answers are compared with theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Mirroring {
     pub share: Weight,
-    /// How many examples of differing answers are kept, with inputs and outputs. None by default: they are the
-    /// callers' data.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Which floats count as the same.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+    /// Outputs that are compared otherwise than by their datatype and shape, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, OutputRule>,
+    /// How many examples of differing answers each gateway keeps, at most [`Mirror::MOST_EXAMPLES`]. None by default: they
+    /// are the callers' data.
+    #[serde(default)]
     pub examples: u32,
+    /// What examples leave out.
+    #[serde(default)]
+    pub redact: Redaction,
 }
 
 impl Mirroring {
-    pub const MOST_EXAMPLES: u32 = 100;
+    /// The share of requests, with everything else as by default.
+    pub fn of(share: Weight) -> Self {
+        Self {
+            share,
+            tolerance: Tolerance::default(),
+            outputs: BTreeMap::new(),
+            examples: 0,
+            redact: Redaction::default(),
+        }
+    }
+
+    /// What gateways do about it.
+    pub fn to(&self, variant: VariantName) -> Mirror {
+        Mirror {
+            variant,
+            share: self.share,
+            tolerance: self.tolerance,
+            outputs: self.outputs.clone(),
+            keep_examples: self.examples,
+            redact: self.redact,
+        }
+    }
 }
 
 /// What to do when a step's analysis has no verdict by the progress deadline.
@@ -295,7 +329,3 @@ fn yes() -> bool {
     true
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_zero(n: &u32) -> bool {
-    *n == 0
-}

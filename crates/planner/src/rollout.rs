@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
         }
         match self.course() {
             Some(course) if self.state.stable.is_some() && !self.is_rollback() => {
-                self.enter_canary_step(0, course.stages.first().copied())
+                self.enter_canary_step(0, course.stages.first().cloned())
             }
             _ => self.complete(),
         }
@@ -170,7 +170,7 @@ impl<'a> Walk<'a> {
     /// From one share of traffic to the next: after its hold, and by its analysis.
     fn leave_canary_step(&mut self) -> bool {
         let Some(course) = self.course() else { return self.complete() };
-        let step = course.stages.get(self.rollout.step as usize).copied();
+        let step = course.stages.get(self.rollout.step as usize).cloned();
         let verdict = course.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
         self.verdict.clone_from(&verdict);
         let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
@@ -184,7 +184,7 @@ impl<'a> Walk<'a> {
         if !self.is_up_to(step.weight) {
             return false;
         }
-        let is_held = self.is_held_by_step(step);
+        let is_held = self.is_held_by_step(&step);
         if is_paused || is_held {
             return false;
         }
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
                 self.enter_next_step(&course)
             }
             // A revision none of whose workers is up gets no requests, and so has no verdict either.
-            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&course, step, verdict, has_backend),
+            Decision::NeedMoreData { .. } => self.leave_inconclusive_step(&course, &step, verdict, has_backend),
             Decision::Pass | Decision::Fail => false,
         }
     }
@@ -207,7 +207,7 @@ impl<'a> Walk<'a> {
     fn leave_inconclusive_step(
         &mut self,
         course: &Course,
-        step: Stage,
+        step: &Stage,
         verdict: Option<Verdict>,
         has_backend: bool,
     ) -> bool {
@@ -241,7 +241,7 @@ impl<'a> Walk<'a> {
 
     fn enter_next_step(&mut self, course: &Course) -> bool {
         let index = self.rollout.step + 1;
-        self.enter_canary_step(index, course.stages.get(index as usize).copied())
+        self.enter_canary_step(index, course.stages.get(index as usize).cloned())
     }
 
     fn enter_canary_step(&mut self, index: u32, step: Option<Stage>) -> bool {
@@ -383,7 +383,7 @@ impl<'a> Walk<'a> {
         by.is_some()
     }
 
-    fn is_held_by_step(&mut self, step: Stage) -> bool {
+    fn is_held_by_step(&mut self, step: &Stage) -> bool {
         let until = self.rollout.since + step.hold;
         let held = self.inputs.now < until;
         if held {

@@ -1,7 +1,7 @@
 //! The route of a deployment: variants with weights, and the backends that are ready for them.
 
 use modelyard_core::state::Phase;
-use modelyard_core::{Backend, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window};
+use modelyard_core::{Backend, Mirror, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window};
 
 use crate::rollout::Next;
 
@@ -28,13 +28,22 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     for warm in &next.state.warm {
         add(warm.revision, VariantName::previous(), Weight::ZERO);
     }
-    Route { window: window(next), variants, ..Route::default() }
+    Route { window: window(next), variants, mirror: mirror(next), ..Route::default() }
 }
 
-/// What people call a version on its way: that is how they ask for it, too.
-pub(crate) fn target_name(next: &Next) -> VariantName {
+/// Of the stage under way: what the target is asked besides.
+fn mirror(next: &Next) -> Option<Mirror> {
+    let rollout = Some(&next.rollout).filter(|rollout| rollout.phase == Phase::Progressing)?;
+    let course = next.revision(rollout.revision)?.spec.strategy.course()?;
+    let mirroring = course.stages.get(rollout.step as usize)?.mirror.as_ref()?;
+    Some(mirroring.to(course.variant()))
+}
+
+/// What people call a version on its way: that is how they ask for it, too. One with traffic is a canary by any strategy.
+fn target_name(next: &Next) -> VariantName {
     let course = next.revision(next.rollout.revision).and_then(|revision| revision.spec.strategy.course());
-    course.map_or_else(VariantName::canary, |course| course.variant())
+    let unseen = course.filter(|_| next.rollout.weight.is_zero());
+    unseen.map_or_else(VariantName::canary, |course| course.variant())
 }
 
 /// The stretch that evidence gathered now belongs to.

@@ -3,6 +3,8 @@
 use super::fields::Fields;
 use super::resources::{analysis, finish_with};
 use crate::deployment::Analysis;
+use crate::magnitude::Magnitude;
+use crate::mirror::{Mirror, Tolerance};
 use crate::span::Span;
 use crate::strategy::{
     BlueGreen, Canary, DEFAULT_PROGRESS_DEADLINE, Mirroring, OnInconclusive, Shadow, ShadowStep, Step, Strategy,
@@ -110,9 +112,27 @@ fn mirroring(fields: &mut Fields<'_>) -> Option<Mirroring> {
     if share.is_zero() {
         fields.problem("share", "more than 0 % of the requests must be mirrored");
     }
-    let most = u64::from(Mirroring::MOST_EXAMPLES);
+    let most = u64::from(Mirror::MOST_EXAMPLES);
     let examples = fields.optional_u64("examples", 0..=most).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    Some(Mirroring { share, examples })
+    let redact = fields.optional("redact").unwrap_or_default();
+    let tolerance = fields.optional_fields("tolerance").map(tolerance).unwrap_or_default();
+    let outputs = fields.strings("outputs").into_iter().filter_map(|(name, rule)| match rule.parse() {
+        Ok(rule) => Some((name, rule)),
+        Err(error) => {
+            fields.problem("outputs", format_args!("{name}: {error}"));
+            None
+        }
+    });
+    let outputs = outputs.collect();
+    Some(Mirroring { share, tolerance, outputs, examples, redact })
+}
+
+fn tolerance(mut fields: Fields<'_>) -> Tolerance {
+    let default = Tolerance::default();
+    let mut magnitude = |key| fields.optional_number(key, Magnitude::try_from);
+    let (absolute, relative) = (magnitude("absolute"), magnitude("relative"));
+    fields.finish();
+    Tolerance { absolute: absolute.unwrap_or(default.absolute), relative: relative.unwrap_or(default.relative) }
 }
 
 /// What all strategies with an analysis have in common.

@@ -207,7 +207,8 @@ fn blue_green_and_shadow_are_read_with_their_defaults_and_read_back() {
         "{blueGreen: }",
         "{blueGreen: {hold: 5m, autoPromote: false, mirror: {share: 10}, analysis: {maxErrorRate: 0.01}}}",
         "{shadow: {hold: 10m, analysis: {maxDisagreement: 0.02}}}",
-        "{shadow: {share: 25, examples: 20, autoPromote: true, onInconclusive: rollback}}",
+        "{shadow: {share: 25, examples: 20, redact: nothing, autoPromote: true, onInconclusive: rollback}}",
+        "{shadow: {tolerance: {relative: 0.001}, outputs: {state: ignore, y: value}}}",
         "{canary: {shadow: {share: 50, hold: 1m}, steps: [{weight: 10, hold: 30s}]}}",
     ]
     .map(|text| strategy(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}")));
@@ -225,7 +226,7 @@ fn what_a_strategy_cannot_mean_is_refused_with_its_place() {
         "{blueGreen: {}, rolling: {}}",
         "{blueGreen: {maxSurge: 1, autoPromote: 3}}",
         "{shadow: }",
-        "{shadow: {share: 0, examples: 1000000}}",
+        "{shadow: {share: 0, examples: 1000000, outputs: {y: roughly}, tolerance: {absolute: -1}, redact: some}}",
         "{canary: {shadow: {}, maxSurge: 1, steps: [{weight: 10}]}}",
     ]
     .map(|text| strategy(text).unwrap_err());

@@ -72,7 +72,7 @@ impl Walk<'_> {
             return false;
         }
         let first = self.course().filter(|_| !self.is_rollback() && room.capacity() > 1);
-        match first.and_then(|course| course.stages.first().copied()) {
+        match first.and_then(|course| course.stages.first().cloned()) {
             Some(step) if ready > 0 => self.enter_canary_step(0, Some(step)),
             Some(step) => {
                 self.wait_for_workers(room, step.weight);
@@ -158,8 +158,8 @@ impl Walk<'_> {
     /// What the step before the present one has brought.
     fn weight_before(&self) -> Weight {
         let before = (self.rollout.step as usize).checked_sub(1);
-        let step = self.course().and_then(|course| course.stages.get(before?).copied());
-        step.map_or(Weight::ZERO, |step| step.weight)
+        let step = self.course().and_then(|course| Some(course.stages.get(before?)?.weight));
+        step.unwrap_or(Weight::ZERO)
     }
 
     fn wait_for_workers(&mut self, room: &Room, goal: Weight) {

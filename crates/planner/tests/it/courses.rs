@@ -9,7 +9,7 @@ use modelyard_planner::{outline, plan};
 use crate::world::{World, canary, spec};
 
 fn step() -> ShadowStep {
-    ShadowStep { mirror: Mirroring { share: Weight::FULL, examples: 0 }, hold: Span::from_secs(60) }
+    ShadowStep { mirror: Mirroring::of(Weight::FULL), hold: Span::from_secs(60) }
 }
 
 fn shadow(auto_promote: bool) -> Strategy {
@@ -63,11 +63,14 @@ fn people_promote_what_is_not_to_be_promoted_by_itself() {
 fn a_shadow_is_judged_by_what_it_is_asked_and_answers_nobody() {
     let mut world = whole(shadow(true));
     assert_eq!(variant(&world, &VariantName::shadow()).weight, Weight::ZERO);
+    let mirror = world.route().mirror.clone().expect("requests are mirrored");
+    assert_eq!((mirror.variant, mirror.share), (VariantName::shadow(), Weight::FULL));
     world.pass_time(60);
     assert!(world.run().commits.is_empty(), "it has not been asked enough");
     world.evidence(1000, 0, 5);
     world.run();
     assert_eq!(world.split(), [("2".to_owned(), 100.0)]);
+    assert_eq!(world.route().mirror, None);
     assert!(plan(&world.inputs).is_settled());
 }
 

@@ -211,7 +211,7 @@ impl<'a> Pass<'a> {
         }
         let last = if new.phase == Phase::Completed { course.stages.len() } else { new.step as usize };
         for index in old.step as usize..last {
-            let (stage, since) = (course.stages[index], if index == old.step as usize { old.since } else { new.since });
+            let (stage, since) = (&course.stages[index], if index == old.step as usize { old.since } else { new.since });
             assert!(self.inputs.now >= since + stage.hold, "a hold is kept");
             let decision = self.decision(u32::try_from(index).unwrap());
             let is_let_pass = decision != Decision::Fail && course.on_inconclusive == OnInconclusive::Promote;

@@ -167,7 +167,7 @@ fn strategy(trial: &Trial, max_surge: Option<u32>) -> Strategy {
     let Canary { analysis, progress_deadline, steps, .. } = canary();
     let analysis = analysis.filter(|_| trial.is_judged);
     let on_inconclusive = trial.on_inconclusive;
-    let step = ShadowStep { mirror: Mirroring { share: Weight::FULL, examples: 0 }, hold };
+    let step = ShadowStep { mirror: Mirroring::of(Weight::FULL), hold };
     match trial.course {
         Course::Canary | Course::ShadowedCanary => {
             let is_shadowed = trial.course == Course::ShadowedCanary;
