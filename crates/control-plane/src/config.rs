@@ -57,6 +57,10 @@ pub struct Serve {
     /// Certificates (PEM) of the authorities that other control planes are trusted by, beside the system's.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// What the certificates of the other control planes name, where these advertise IP addresses (of pods) instead:
+    /// modelyard-control-plane.NAMESPACE.svc, for one.
+    #[arg(long, value_name = "NAME")]
+    pub peer_name: Option<String>,
     /// Where artifacts are kept instead: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Credentials come from the
     /// environment (AWS_*, GOOGLE_*).
     #[arg(long, env = "MODELYARD_ARTIFACTS")]

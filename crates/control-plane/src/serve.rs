@@ -22,12 +22,11 @@ use crate::inspect::Inspector;
 use crate::kubernetes;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
+use crate::peers::Peers;
 use crate::wake::Wake;
 
 /// Between attempts to reach Postgres at the start.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long one control plane waits for a connection to another.
-const PEER_CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 const GIBIBYTE: u64 = 1 << 30;
 
 /// What every term of office is served with.
@@ -49,7 +48,7 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
         .with_context(|| format!("cannot lock the state directory {}", means.config.state_dir.display()))?;
     let advertised = means.config.advertised();
     tracing::info!(listen = %means.config.listen, identity = identity.name, advertised, "control plane starts");
-    let node = Arc::new(Node::new(identity.name.clone(), advertised, means.store.clone(), peers(&means.config)?));
+    let node = Arc::new(Node::new(identity.name.clone(), advertised, means.store.clone(), Peers::new(&means.config)?));
 
     let (stop, office_left) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(stop_on_signal(stop.clone()));
@@ -83,23 +82,6 @@ fn prepare(config: Serve) -> anyhow::Result<Means> {
 }
 
 /// For requests to other control planes.
-fn peers(config: &Serve) -> anyhow::Result<reqwest::Client> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(PEER_CONNECTS_WITHIN)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy();
-    let client = match &config.ca_file {
-        Some(file) => {
-            let pem = std::fs::read(file).with_context(|| format!("cannot read --ca-file {}", file.display()))?;
-            let authorities =
-                reqwest::Certificate::from_pem_bundle(&pem).with_context(|| format!("--ca-file {}", file.display()))?;
-            authorities.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate)
-        }
-        None => client,
-    };
-    Ok(client.build()?)
-}
-
 impl Means {
     /// What one term of office works with.
     pub(crate) fn app(
