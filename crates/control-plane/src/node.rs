@@ -73,6 +73,7 @@ impl Node {
         self.place.send_if_modified(|place| {
             let news = !matches!(place, Place::Waiting(known) if **known == *what);
             if news {
+                tracing::info!("{what}");
                 *place = Place::Waiting(what.into());
             }
             news

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError};
 use crate::app::{App, now};
+use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
 use crate::gateways::Gateways;
 use crate::http;
-use crate::inspect::Inspector;
+use crate::inspect::{Inspector, bounded_memory};
 use crate::kubernetes;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
@@ -81,7 +82,6 @@ fn prepare(config: Serve) -> anyhow::Result<Means> {
     Ok(Means { config, store, artifacts })
 }
 
-/// For requests to other control planes.
 impl Means {
     /// What one term of office works with.
     pub(crate) fn app(
@@ -94,19 +94,19 @@ impl Means {
         let config = &self.config;
         Ok(App {
             store: self.store.in_term(term.epoch()),
-            access,
             artifacts: self.artifacts.clone(),
             runtime,
             gateways: Gateways::new(term.epoch()),
             inspector: Inspector {
                 worker_binary: config.worker_binary.clone(),
                 timeout: config.inspect_timeout,
-                max_memory: config.inspect_memory * GIBIBYTE,
+                max_memory: bounded_memory(config.inspect_memory * GIBIBYTE),
             },
             wake,
             reports: watch::Sender::default(),
-            http: reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?,
+            sources: Sources::new(access.asks_for_tokens(), config.file_artifacts.as_deref())?,
             registration: RwLock::new(()),
+            access,
             term,
         })
     }
@@ -116,7 +116,7 @@ impl Means {
 async fn access(means: &Means, node: &Node, stop: &CancellationToken) -> anyhow::Result<Arc<Access>> {
     let (store, config) = (&means.store, &means.config);
     loop {
-        match kubernetes::make_first_tokens(&config.kubernetes, store).await {
+        match kubernetes::tokens::make_first(&config.kubernetes, store).await {
             Ok(()) => match Access::open(store.clone(), config.listen, &config.access, now()).await {
                 Ok(access) => return Ok(Arc::new(access)),
                 Err(AccessError::Store(error @ StoreError::Unavailable(_))) => node.database_is_silent(&error),
