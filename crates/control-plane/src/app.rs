@@ -11,6 +11,7 @@ use modelyard_store::Store;
 use tokio::sync::{RwLock, watch};
 
 use crate::access::Access;
+use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
@@ -32,8 +33,8 @@ pub struct App {
     pub wake: Arc<Wake>,
     /// What the last reconcile found of each deployment.
     pub reports: watch::Sender<Arc<Reports>>,
-    /// For artifacts at `http(s)://`.
-    pub http: reqwest::Client,
+    /// Of artifacts that are not uploaded.
+    pub sources: Sources,
     /// Read while an artifact is being registered, written while unused ones are deleted: none is deleted between its
     /// inspection and its registration.
     pub registration: RwLock<()>,

@@ -17,6 +17,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod node;
 pub mod office;
+pub mod peers;
 pub mod reconcile;
 pub mod refusal;
 mod runtimes;

@@ -4,6 +4,7 @@
 
 mod documents;
 mod pin;
+pub mod sources;
 mod warnings;
 
 use std::sync::Arc;

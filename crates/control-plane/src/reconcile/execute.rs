@@ -27,7 +27,10 @@ pub(super) async fn plan(app: &Arc<App>, plan: Plan, calls: &mut Calls) -> Resul
     publish(app, routes, &undecided);
     // 3. Workloads to start, scale or mend, and those that nothing wants and no gateway uses.
     ensure.into_values().filter(|w| !undecided.contains(&w.deployment)).for_each(|w| calls.ensure(app, w));
-    remove.into_iter().for_each(|id| calls.remove(app, id));
+    // What is wanted no more may be by a decision that was not written: the next look tells.
+    if undecided.is_empty() {
+        remove.into_iter().for_each(|id| calls.remove(app, id));
+    }
     report(app, reports, &undecided);
     failure.map_or(Ok(()), Err)
 }
