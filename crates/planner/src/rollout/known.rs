@@ -2,7 +2,8 @@
 
 use modelyard_core::state::Cause;
 use modelyard_core::{
-    Canary, Evidence, EvidenceKey, Observed, RevisionNumber, Strategy, Window, Workload, WorkloadId, WorkloadStatus,
+    Canary, Evidence, EvidenceKey, Observed, RevisionNumber, Strategy, VariantName, Window, Workload, WorkloadId,
+    WorkloadStatus,
 };
 
 use super::Walk;
@@ -63,7 +64,8 @@ impl<'a> Walk<'a> {
     pub(super) fn evidence(&self) -> Evidence {
         let revision = self.rollout.revision;
         let window = Window { revision, step: self.rollout.step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+        let variant = VariantName::canary();
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
         self.inputs.evidence.get(&key).cloned().unwrap_or_default()
     }
 
