@@ -6,10 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use http::HeaderValue;
-use modelyard_core::{DeploymentName, EvidenceKey, Route, RouteTable, TableVersion, Variant, WorkloadId};
+use modelyard_core::{
+    DeploymentName, EvidenceKey, RevisionNumber, Route, RouteTable, TableVersion, Variant, WorkloadId,
+};
 
 use crate::backend::BackendState;
+use crate::choose::{CompiledAssignment, CompiledRule};
 use crate::counters::{Counters, Series, VariantCounters};
+use crate::mirror::CompiledMirror;
 
 /// What requests read. Never changed, only replaced.
 #[derive(Debug, Default)]
@@ -22,10 +26,25 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct CompiledRoute {
     pub(crate) variants: Vec<CompiledVariant>,
+    pub(crate) rules: Vec<CompiledRule>,
+    pub(crate) assignment: Option<CompiledAssignment>,
+    pub(crate) mirror: Option<CompiledMirror>,
+}
+
+impl CompiledRoute {
+    fn new(route: &Route, variants: Vec<CompiledVariant>) -> Self {
+        Self {
+            rules: route.rules.iter().filter_map(|rule| CompiledRule::new(rule, &variants)).collect(),
+            assignment: route.assignment.as_ref().and_then(|a| CompiledAssignment::new(a, &variants)),
+            mirror: route.mirror.as_ref().and_then(|mirror| CompiledMirror::new(mirror, &variants)),
+            variants,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct CompiledVariant {
+    pub(crate) revision: RevisionNumber,
     pub(crate) version: String,
     pub(crate) name_header: HeaderValue,
     pub(crate) version_header: HeaderValue,
@@ -49,11 +68,11 @@ impl Compiler {
         self.backends.retain(|_, backend| backend.strong_count() > 0);
         let open = counters.open(keys(table));
         let routes = table.deployments.iter().map(|(name, route)| {
-            let variants = route.variants.iter().filter_map(|variant| {
-                let key = EvidenceKey { deployment: name.clone(), window: route.window, revision: variant.revision };
-                Some(self.variant(name, variant, open.get(&key)?.clone()))
-            });
-            (name.to_string(), CompiledRoute { variants: variants.collect() })
+            let variants = route
+                .variants
+                .iter()
+                .filter_map(|variant| Some(self.variant(name, variant, open.get(&key(name, route, variant))?.clone())));
+            (name.to_string(), CompiledRoute::new(route, variants.collect()))
         });
         let routes: HashMap<_, CompiledRoute> = routes.collect();
         self.tell_withdrawn(&routes);
@@ -69,6 +88,7 @@ impl Compiler {
         let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("invalid"));
         let backends = variant.backends.iter().map(|b| self.backend(&variant.workload, b.address));
         CompiledVariant {
+            revision: variant.revision,
             version: variant.version.to_string(),
             name_header: header(variant.name.as_str()),
             version_header: header(variant.version.as_str()),
@@ -107,9 +127,17 @@ impl Compiler {
 
 fn keys(table: &RouteTable) -> impl Iterator<Item = (EvidenceKey, Series)> {
     table.deployments.iter().flat_map(|(name, route): (_, &Route)| {
-        let key = |v: &Variant| EvidenceKey { deployment: name.clone(), window: route.window, revision: v.revision };
-        route.variants.iter().map(move |variant| (key(variant), series(name, variant)))
+        route.variants.iter().map(move |variant| (key(name, route, variant), series(name, variant)))
     })
+}
+
+fn key(deployment: &DeploymentName, route: &Route, variant: &Variant) -> EvidenceKey {
+    EvidenceKey {
+        deployment: deployment.clone(),
+        window: route.window,
+        revision: variant.revision,
+        variant: variant.name.clone(),
+    }
 }
 
 fn series(deployment: &DeploymentName, variant: &Variant) -> Series {
