@@ -9,9 +9,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::Analysis;
 use crate::names::{AliasName, ModelName, NameError, VersionName};
 use crate::span::Span;
-use crate::weight::{Rate, Weight};
+use crate::weight::Weight;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -221,20 +222,6 @@ impl Canary {
 pub struct Step {
     pub weight: Weight,
     pub hold: Span,
-}
-
-/// The gate of a canary's steps: all limits must hold over at least `min_requests` of the step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Analysis {
-    pub min_requests: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_error_rate: Option<Rate>,
-    #[serde(default, rename = "maxLatencyP99", skip_serializing_if = "Option::is_none")]
-    pub max_latency_p99: Option<Span>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_disagreement: Option<Rate>,
 }
 
 /// What to do when a step's analysis has no verdict by the progress deadline.

@@ -1,6 +1,6 @@
 //! The route of a deployment: variants with weights, and the backends that are ready for them.
 
-use modelyard_core::state::Phase;
+use modelyard_core::state::{Phase, Rollout};
 use modelyard_core::{Backend, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window};
 
 use crate::rollout::Next;
@@ -28,16 +28,19 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     for warm in &next.state.warm {
         add(warm.revision, VariantName::previous(), Weight::ZERO);
     }
-    Route { window: window(next), variants, ..Route::default() }
+    Route { window: window(rollout), variants, ..Route::default() }
 }
 
 /// The stretch that evidence gathered now belongs to.
-pub(crate) fn window(next: &Next) -> Window {
-    let rollout = &next.rollout;
+pub(crate) fn window(rollout: &Rollout) -> Window {
     let step = match rollout.phase {
         Phase::Starting => 0,
+        Phase::Progressing if rollout.warming => WARM_UP | (rollout.step + 1),
         Phase::Progressing => rollout.step + 1,
         Phase::Completed => u32::MAX,
     };
     Window { revision: rollout.revision, step }
 }
+
+/// What parts the window of a step's warm-up from that of the step. No canary has that many steps.
+const WARM_UP: u32 = 1 << 31;

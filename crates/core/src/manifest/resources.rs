@@ -2,12 +2,13 @@
 
 use serde_yaml::Value;
 
+use super::analysis::analysis;
 use super::fields::{Fields, Path, Problems};
 use super::placement;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
-use crate::deployment::{Analysis, Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
+use crate::deployment::{Batching, Canary, DeploymentSpec, Resources, Step, Strategy};
 use crate::names::DeploymentName;
-use crate::weight::{Rate, Weight};
+use crate::weight::Weight;
 
 /// The resource, if the document is whole, and all its problems.
 pub(super) fn read(value: &Value) -> (Option<Resource>, Vec<(Path, String)>) {
@@ -258,17 +259,6 @@ fn step(mut fields: Fields<'_>) -> Option<Step> {
     let hold = fields.optional("hold").unwrap_or_default();
     fields.finish();
     Some(Step { weight: weight?, hold })
-}
-
-fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
-    let analysis = Analysis {
-        min_requests: fields.optional_u64("minRequests", 1..=1_000_000_000).unwrap_or(100),
-        max_error_rate: fields.optional_number("maxErrorRate", Rate::from_share),
-        max_latency_p99: fields.optional("maxLatencyP99"),
-        max_disagreement: fields.optional_number("maxDisagreement", Rate::from_share),
-    };
-    fields.finish();
-    Some(analysis)
 }
 
 fn finish_with<T>(value: T, fields: Fields<'_>) -> T {

@@ -1,9 +1,7 @@
 //! What a walk knows: the revisions, what runs of them, what people ask, and what gateways saw.
 
 use modelyard_core::state::Cause;
-use modelyard_core::{
-    Canary, Evidence, EvidenceKey, Observed, RevisionNumber, Strategy, Window, Workload, WorkloadId, WorkloadStatus,
-};
+use modelyard_core::{Canary, Observed, RevisionNumber, Strategy, Workload, WorkloadId, WorkloadStatus};
 
 use super::Walk;
 
@@ -58,13 +56,6 @@ impl<'a> Walk<'a> {
     /// How many workers make a revision ready for all traffic.
     pub(super) fn needed_replicas(&self, number: RevisionNumber) -> u32 {
         self.workloads.get(&number).map_or(1, Workload::needed)
-    }
-
-    pub(super) fn evidence(&self) -> Evidence {
-        let revision = self.rollout.revision;
-        let window = Window { revision, step: self.rollout.step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
-        self.inputs.evidence.get(&key).cloned().unwrap_or_default()
     }
 
     pub(super) fn version_of(&self, number: RevisionNumber) -> String {

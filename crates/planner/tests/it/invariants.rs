@@ -11,7 +11,7 @@ use modelyard_core::{
     DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, Strategy, VariantName, Weight, Window,
     WorkloadId,
 };
-use modelyard_planner::{judge, plan};
+use modelyard_planner::{Stage, Trial, judge, plan};
 
 use crate::world::write;
 
@@ -315,10 +315,26 @@ impl<'a> Pass<'a> {
     fn decision(&self, step: u32) -> Decision {
         let revision = self.before.target;
         let Strategy::Canary(canary) = &self.revision(revision).spec.strategy else { return Decision::Pass };
+        let Some(analysis) = &canary.analysis else { return Decision::Pass };
         let window = Window { revision, step: step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
-        let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
-        canary.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
+        let evidence = |revision| {
+            let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+            self.inputs.evidence.get(&key).cloned().unwrap_or_default()
+        };
+        let trial = Trial {
+            analysis,
+            step,
+            steps: u32::try_from(canary.steps.len() + usize::from(canary.max_surge.is_some())).unwrap(),
+            candidate: &evidence(revision),
+            stable: &self.before.state.stable.map(evidence).unwrap_or_default(),
+            weight: canary.steps.get(step as usize).map_or(Weight::FULL, |step| step.weight),
+            stage: Stage::Judged,
+            is_mirrored: false,
+            since: self.inputs.now,
+            now: self.inputs.now,
+            measurements: &self.inputs.measurements,
+        };
+        judge(&trial).decision
     }
 }
 

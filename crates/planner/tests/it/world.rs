@@ -32,7 +32,9 @@ pub(crate) fn canary() -> Canary {
         min_requests: 100,
         max_error_rate: Some(modelyard_core::Rate::from_share(0.01).unwrap()),
         max_latency_p99: Some(Span::from_millis(50)),
-        max_disagreement: None,
+        // What a window shows counts from its first request, unless a test is about the warm-up.
+        warmup: 0,
+        ..modelyard_core::Analysis::default()
     };
     Canary {
         max_surge: None,
@@ -178,7 +180,9 @@ impl World {
     /// What requests to the revision on trial show in the current step.
     pub(crate) fn evidence(&mut self, requests: u64, errors: u64, latency_ms: u64) {
         let rollout = self.desired().state.rollout.clone().unwrap();
-        let window = Window { revision: rollout.revision, step: rollout.step + 1 };
+        // The warm-up of a step has a window of its own.
+        let step = rollout.step + 1 + (u32::from(rollout.warming) << 31);
+        let window = Window { revision: rollout.revision, step };
         let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision };
         let mut latency = LatencyHistogram::default();
         latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);
