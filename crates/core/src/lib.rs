@@ -4,12 +4,14 @@
 //! their results in.
 
 pub mod access;
+pub mod analysis;
 pub mod assignment;
 pub mod deployment;
 pub mod digest;
 pub mod disagreement;
 pub mod event;
 pub mod evidence;
+pub mod figure;
 pub mod histogram;
 pub mod inputs;
 pub mod magnitude;
@@ -34,13 +36,15 @@ pub mod workload;
 pub mod yaml;
 
 pub use access::{Role, TokenId, TokenSecret};
+pub use analysis::{Analysis, Increase, LatencyIncreases, PrometheusGate, Quantile};
 pub use assignment::{Assignment, Slots, StickyBy, UnitHash};
 pub use deployment::{
-    Analysis, Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
+    Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
 };
 pub use digest::Digest;
 pub use disagreement::{Disagreement, DisagreementExample, OutputDisagreement};
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
+pub use figure::Figure;
 pub use histogram::LatencyHistogram;
 pub use magnitude::Magnitude;
 pub use mirror::{Mirror, OutputRule, Redaction, Tolerance};

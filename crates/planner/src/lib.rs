@@ -11,9 +11,10 @@ mod plan;
 mod report;
 mod rollout;
 mod routes;
+pub mod sequential;
 mod troubles;
 mod verdict;
 
 pub use outline::outline;
 pub use plan::plan;
-pub use verdict::judge;
+pub use verdict::{Stage, Trial, judge};

@@ -3,9 +3,7 @@
 
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
-use modelyard_core::{
-    Observation, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus,
-};
+use modelyard_core::{Observation, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus};
 
 use crate::rollout::Next;
 use crate::troubles::troubles;

@@ -1,6 +1,6 @@
 //! The route of a deployment: variants with weights, and the backends that are ready for them.
 
-use modelyard_core::state::Phase;
+use modelyard_core::state::{Phase, Revision, Rollout};
 use modelyard_core::{Backend, Mirror, Observation, RevisionNumber, Route, Variant, VariantName, Weight, Window};
 
 use crate::rollout::Next;
@@ -21,14 +21,14 @@ pub(crate) fn route(next: &Next, observation: &Observation) -> Route {
     match next.state.stable.filter(|stable| *stable != rollout.revision) {
         Some(stable) => {
             add(stable, VariantName::stable(), rollout.weight.rest());
-            add(rollout.revision, target_name(next), rollout.weight);
+            add(rollout.revision, target_variant(next.revision(rollout.revision), rollout), rollout.weight);
         }
         None => add(rollout.revision, VariantName::stable(), Weight::FULL),
     }
     for warm in &next.state.warm {
         add(warm.revision, VariantName::previous(), Weight::ZERO);
     }
-    Route { window: window(next), variants, mirror: mirror(next), ..Route::default() }
+    Route { window: window(rollout), variants, mirror: mirror(next), ..Route::default() }
 }
 
 /// Of the stage under way: what the target is asked besides.
@@ -40,19 +40,22 @@ fn mirror(next: &Next) -> Option<Mirror> {
 }
 
 /// What people call a version on its way: that is how they ask for it, too. One with traffic is a canary by any strategy.
-fn target_name(next: &Next) -> VariantName {
-    let course = next.revision(next.rollout.revision).and_then(|revision| revision.spec.strategy.course());
-    let unseen = course.filter(|_| next.rollout.weight.is_zero());
+pub(crate) fn target_variant(target: Option<&Revision>, rollout: &Rollout) -> VariantName {
+    let course = target.and_then(|revision| revision.spec.strategy.course());
+    let unseen = course.filter(|_| rollout.weight.is_zero());
     unseen.map_or_else(VariantName::canary, |course| course.variant())
 }
 
 /// The stretch that evidence gathered now belongs to.
-pub(crate) fn window(next: &Next) -> Window {
-    let rollout = &next.rollout;
+pub(crate) fn window(rollout: &Rollout) -> Window {
     let step = match rollout.phase {
         Phase::Starting => 0,
+        Phase::Progressing if rollout.warming => WARM_UP | (rollout.step + 1),
         Phase::Progressing => rollout.step + 1,
         Phase::Completed => u32::MAX,
     };
     Window { revision: rollout.revision, step }
 }
+
+/// What parts the window of a step's warm-up from that of the step. No canary has that many steps.
+const WARM_UP: u32 = 1 << 31;

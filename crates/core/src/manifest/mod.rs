@@ -1,5 +1,6 @@
 //! Manifests: YAML or JSON text to checked values, once. All problems are collected, each with its line and path.
 
+mod analysis;
 mod fields;
 mod locate;
 mod placement;

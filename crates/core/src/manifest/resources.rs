@@ -6,10 +6,9 @@ use super::fields::{Fields, Path, Problems};
 use super::placement;
 use super::strategy::strategy;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
-use crate::deployment::{Analysis, Batching, DeploymentSpec, Resources};
+use crate::deployment::{Batching, DeploymentSpec, Resources};
 use crate::names::DeploymentName;
 use crate::strategy::Strategy;
-use crate::weight::Rate;
 
 /// The resource, if the document is whole, and all its problems.
 pub(super) fn read(value: &Value) -> (Option<Resource>, Vec<(Path, String)>) {
@@ -182,17 +181,6 @@ fn batching(mut fields: Fields<'_>) -> Option<Batching> {
     let delay = fields.optional("maxDelay").unwrap_or_default();
     fields.finish();
     Some(Batching { max_batch_size: size?, max_delay: delay })
-}
-
-pub(super) fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
-    let analysis = Analysis {
-        min_requests: fields.optional_u64("minRequests", 1..=1_000_000_000).unwrap_or(100),
-        max_error_rate: fields.optional_number("maxErrorRate", Rate::from_share),
-        max_latency_p99: fields.optional("maxLatencyP99"),
-        max_disagreement: fields.optional_number("maxDisagreement", Rate::from_share),
-    };
-    fields.finish();
-    Some(analysis)
 }
 
 pub(super) fn finish_with<T>(value: T, fields: Fields<'_>) -> T {

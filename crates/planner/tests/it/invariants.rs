@@ -8,10 +8,9 @@ use modelyard_core::plan::{Commit, Plan};
 use modelyard_core::state::{DeploymentState, Phase, Revision, Rollout};
 use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window,
-    WorkloadId,
+    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window, WorkloadId,
 };
-use modelyard_planner::{judge, plan};
+use modelyard_planner::{Stage, Trial, judge, plan};
 
 use crate::world::write;
 
@@ -211,7 +210,8 @@ impl<'a> Pass<'a> {
         }
         let last = if new.phase == Phase::Completed { course.stages.len() } else { new.step as usize };
         for index in old.step as usize..last {
-            let (stage, since) = (&course.stages[index], if index == old.step as usize { old.since } else { new.since });
+            let (stage, since) =
+                (&course.stages[index], if index == old.step as usize { old.since } else { new.since });
             assert!(self.inputs.now >= since + stage.hold, "a hold is kept");
             let decision = self.decision(u32::try_from(index).unwrap());
             let is_let_pass = decision != Decision::Fail && course.on_inconclusive == OnInconclusive::Promote;
@@ -316,11 +316,32 @@ impl<'a> Pass<'a> {
     fn decision(&self, step: u32) -> Decision {
         let revision = self.before.target;
         let Some(course) = self.revision(revision).spec.strategy.course() else { return Decision::Pass };
+        let Some(analysis) = &course.analysis else { return Decision::Pass };
         let window = Window { revision, step: step + 1 };
-        let variant = VariantName::canary();
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
-        let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
-        course.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
+        let evidence = |revision, variant| {
+            let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
+            self.inputs.evidence.get(&key).cloned().unwrap_or_default()
+        };
+        let weight = course.stages.get(step as usize).map_or(Weight::FULL, |stage| stage.weight);
+        let variant = if weight.is_zero() { course.variant() } else { VariantName::canary() };
+        let stable = self.before.state.stable.map(|stable| evidence(stable, VariantName::stable()));
+        let trial = Trial {
+            analysis,
+            step,
+            steps: u32::try_from(
+                course.stages.len() + usize::from(self.revision(revision).spec.strategy.max_surge().is_some()),
+            )
+            .unwrap(),
+            candidate: &evidence(revision, variant),
+            stable: &stable.unwrap_or_default(),
+            weight,
+            stage: Stage::Judged,
+            is_mirrored: false,
+            since: self.inputs.now,
+            now: self.inputs.now,
+            measurements: &self.inputs.measurements,
+        };
+        judge(&trial).decision
     }
 }
 

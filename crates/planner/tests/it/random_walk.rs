@@ -105,9 +105,8 @@ fn manifest() -> impl Generator<Value = Manifest> {
         1 => any::<bool>().prop_map(|auto_promote| Course::BlueGreen { auto_promote }),
         1 => any::<bool>().prop_map(|auto_promote| Course::Shadow { auto_promote }),
     ];
-    let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices, courses).prop_map(
-        |(hold_s, is_judged, on_inconclusive, course)| Trial { hold_s, is_judged, on_inconclusive, course },
-    );
+    let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices, courses)
+        .prop_map(|(hold_s, is_judged, on_inconclusive, course)| Trial { hold_s, is_judged, on_inconclusive, course });
     let max_surge = prop::option::weighted(0.5, 0u32..3);
     (
         1u8..5,
@@ -180,9 +179,14 @@ fn strategy(trial: &Trial, max_surge: Option<u32>) -> Strategy {
                 progress_deadline,
             })
         }
-        Course::BlueGreen { auto_promote } => {
-            Strategy::BlueGreen(BlueGreen { hold, auto_promote, mirror: None, analysis, on_inconclusive, progress_deadline })
-        }
+        Course::BlueGreen { auto_promote } => Strategy::BlueGreen(BlueGreen {
+            hold,
+            auto_promote,
+            mirror: None,
+            analysis,
+            on_inconclusive,
+            progress_deadline,
+        }),
         Course::Shadow { auto_promote } => {
             Strategy::Shadow(Shadow { step, auto_promote, analysis, on_inconclusive, progress_deadline })
         }
