@@ -4,6 +4,7 @@
 //! their results in.
 
 pub mod access;
+pub mod chain;
 pub mod deployment;
 pub mod digest;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod observation;
 pub mod plan;
 pub mod route;
+pub mod schema;
 pub mod signature;
 pub mod span;
 pub mod state;
@@ -26,6 +28,7 @@ pub mod workload;
 pub mod yaml;
 
 pub use access::{Role, TokenId, TokenSecret};
+pub use chain::{ChainHead, ChainedEvent};
 pub use deployment::{
     Analysis, Autoscaling, Batching, Canary, DeploymentSpec, DisruptionBudget, Labels, OnInconclusive, Resources, Step,
     Strategy, Toleration, VersionRef,

@@ -153,6 +153,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// `true` or `false`; false if it is not there.
+    pub(super) fn flag(&mut self, key: &'static str) -> bool {
+        match self.get(key) {
+            None => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => {
+                self.problem(key, format_args!("must be true or false, not {}", describe(other)));
+                false
+            }
+        }
+    }
+
     /// A number, turned into its type by `make`.
     pub(super) fn optional_number<T, E: fmt::Display>(
         &mut self,
