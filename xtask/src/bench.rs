@@ -7,6 +7,7 @@ mod rollback;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::build::Profile;
 use crate::console::Console;
 use crate::interrupt::Interrupt;
 
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Of `history`
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2000..=100_000_000))]
     events: u32,
+    /// Of `history`: with programs as they are built for development
+    #[arg(long)]
+    debug: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
@@ -48,7 +52,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let quiet = Console::new(args.output == Format::Json);
     let (json, text) = match args.what {
         What::Rollback => rollback::measure(args.runs, quiet, &mut interrupt).await?,
-        What::History => history::measure(args.events, quiet, &mut interrupt).await?,
+        What::History => {
+            let profile = if args.debug { Profile::Dev } else { Profile::Release };
+            history::measure(args.events, profile, quiet, &mut interrupt).await?
+        }
         What::Reconcile => reconcile::measure(args.deployments, quiet, &mut interrupt).await?,
     };
     let console = Console::new(false);

@@ -1,4 +1,4 @@
-//! The chain of events, as the database has it. Links are made by a trigger (migration 0004), and verified by
+//! The chain of events, as the database has it. Links are made by a trigger (migration 0005), and verified by
 //! `modelyard_core::chain`, best where this database has no say.
 
 use modelyard_core::{ChainHead, ChainedEvent};

@@ -88,7 +88,7 @@ impl Store {
 /// NTP are within a second.
 const CLOCKS_DIFFER_MS: i64 = 2000;
 
-/// Appends an event within a writing transaction. The database makes it a link of the chain (migration 0004).
+/// Appends an event within a writing transaction. The database makes it a link of the chain (migration 0005).
 pub(crate) async fn append(tx: &mut Tx, event: &EventDraft, now: Timestamp) -> Result<()> {
     append_all(tx, [event], now).await
 }

@@ -41,7 +41,7 @@ pub use office::{Candidate, Claim, Holder, Office, Standing};
 pub use revisions::RevisionRow;
 pub use tokens::{IssuedToken, NewToken, TokenRow};
 
-/// Taken by every writer, and by the trigger that chains events (migration 0004). Any number does, as long as nothing
+/// Taken by every writer, and by the trigger that chains events (migration 0005). Any number does, as long as nothing
 /// else in the database uses it.
 const WRITE_LOCK: i64 = 0x6d6f_6465_6c79;
 

@@ -44,18 +44,23 @@ const QUERIES: i64 = 2000;
 const DEPLOYMENTS: i64 = 1000;
 
 /// The figures, as JSON and in words.
-pub(super) async fn measure(events: u32, console: Console, interrupt: &mut Interrupt) -> Result<(String, Vec<String>)> {
+pub(super) async fn measure(
+    events: u32,
+    profile: Profile,
+    console: Console,
+    interrupt: &mut Interrupt,
+) -> Result<(String, Vec<String>)> {
     ensure!(
         std::env::var_os("DATABASE_URL").is_none_or(|url| url.is_empty()),
         "this writes into a database of its own: unset DATABASE_URL"
     );
     let state_dir = std::env::temp_dir().join(format!("modelyard-bench-{}", std::process::id()));
     let measured = tokio::select! {
-        filled = fill(&state_dir, events, console) => filled,
+        filled = fill(&state_dir, events, profile, console) => filled,
         _ = interrupt.wait() => Err(anyhow::anyhow!("interrupted")),
     };
     let measured = match measured {
-        Ok(filled) => on_stack(&state_dir, &filled, console, interrupt).await,
+        Ok(filled) => on_stack(&state_dir, &filled, profile, console, interrupt).await,
         Err(error) => Err(error),
     };
     std::fs::remove_dir_all(&state_dir).ok();
@@ -73,7 +78,7 @@ pub(super) async fn measure(events: u32, console: Console, interrupt: &mut Inter
 }
 
 /// The stack's own database, filled before there is a stack.
-async fn fill(state_dir: &Path, events: u32, console: Console) -> Result<Filled> {
+async fn fill(state_dir: &Path, events: u32, profile: Profile, console: Console) -> Result<Filled> {
     std::fs::create_dir_all(state_dir)?;
     let dir = state_dir.canonicalize()?.join("postgres");
     let start = move || -> Result<Cluster> {
@@ -99,6 +104,7 @@ async fn fill(state_dir: &Path, events: u32, console: Console) -> Result<Filled>
 async fn on_stack(
     state_dir: &Path,
     filled: &Filled,
+    profile: Profile,
     console: Console,
     interrupt: &mut Interrupt,
 ) -> Result<HistoryFigures> {
@@ -106,7 +112,7 @@ async fn on_stack(
         state_dir: state_dir.to_owned(),
         listen: ports::free()?,
         gateway: ports::free()?,
-        profile: Profile::Release,
+        profile,
         binaries: None,
         quiet: console.is_quiet(),
     };
