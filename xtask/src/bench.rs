@@ -1,11 +1,13 @@
 //! `bench`: figures, measured on this machine, on a stack of its own.
 
+mod history;
 mod reconcile;
 mod rollback;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::build::Profile;
 use crate::console::Console;
 use crate::interrupt::Interrupt;
 
@@ -19,6 +21,12 @@ pub(crate) struct Args {
     /// Of `reconcile`
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     deployments: u32,
+    /// Of `history`
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2000..=100_000_000))]
+    events: u32,
+    /// Of `history`: with programs as they are built for development
+    #[arg(long)]
+    debug: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
@@ -29,6 +37,8 @@ enum What {
     Rollback,
     /// From an apply of many deployments to all their objects in a cluster, beside kubectl
     Reconcile,
+    /// With so many events: how fast they are written, what served at a time is told, and their chain is verified
+    History,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +52,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let quiet = Console::new(args.output == Format::Json);
     let (json, text) = match args.what {
         What::Rollback => rollback::measure(args.runs, quiet, &mut interrupt).await?,
+        What::History => {
+            let profile = if args.debug { Profile::Dev } else { Profile::Release };
+            history::measure(args.events, profile, quiet, &mut interrupt).await?
+        }
         What::Reconcile => reconcile::measure(args.deployments, quiet, &mut interrupt).await?,
     };
     let console = Console::new(false);

@@ -37,6 +37,9 @@ pub struct DeploymentSpec {
     pub disruption_budget: Option<DisruptionBudget>,
     /// How long a replaced version stays warm.
     pub rollback_window: Span,
+    /// Accepts a version that the callers of the one that serves cannot use ([`crate::schema`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_schema_change: bool,
     pub strategy: Strategy,
 }
 

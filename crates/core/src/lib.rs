@@ -6,6 +6,7 @@
 pub mod access;
 pub mod analysis;
 pub mod assignment;
+pub mod chain;
 pub mod deployment;
 pub mod digest;
 pub mod disagreement;
@@ -22,6 +23,7 @@ pub mod observation;
 pub mod plan;
 pub mod request_id;
 pub mod route;
+pub mod schema;
 pub mod scores;
 pub mod signature;
 pub mod span;
@@ -38,6 +40,7 @@ pub mod yaml;
 pub use access::{Role, TokenId, TokenSecret};
 pub use analysis::{Analysis, Increase, LatencyIncreases, PrometheusGate, Quantile};
 pub use assignment::{Assignment, Slots, StickyBy, UnitHash};
+pub use chain::{ChainHead, ChainedEvent};
 pub use deployment::{
     Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
 };

@@ -96,6 +96,10 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         action: action(done.change),
         revision: done.revision,
     });
+    let mut warnings = warnings::of(documents, app.runtime.name());
+    warnings.extend(
+        outcome.warnings.iter().filter_map(|w| documents.all.get(w.document).map(|d| d.problem(&w.path, &w.message))),
+    );
     let after = &outcome.desired_after;
     let words = after
         .iter()
@@ -104,7 +108,7 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         dry_run: options.dry_run,
         plan: words.collect(),
         data: first_plan(app, &outcome).await,
-        warnings: warnings::of(documents, app.runtime.name()),
+        warnings,
         documents: listed.collect(),
     })
 }

@@ -5,6 +5,7 @@ mod aliases;
 mod answer;
 mod apply;
 mod artifacts;
+mod chain;
 mod delete;
 mod deployments;
 mod dispatch;
@@ -86,6 +87,8 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(rollout::get_rollout))
         .routes(routes!(served::get_served))
         .routes(routes!(events::list_events))
+        .routes(routes!(chain::list_chain))
+        .routes(routes!(chain::get_head))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)

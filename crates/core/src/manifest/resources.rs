@@ -130,6 +130,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     }
     let disruption_budget = spec.optional_fields("disruptionBudget").and_then(placement::disruption_budget);
     let rollback_window = spec.optional("rollbackWindow").unwrap_or(DeploymentSpec::DEFAULT_ROLLBACK_WINDOW);
+    let allow_schema_change = spec.optional_bool("allowSchemaChange").unwrap_or(false);
     let strategy = match spec.optional_fields("strategy") {
         Some(fields) => strategy(fields),
         None => Some(Strategy::rolling()),
@@ -146,6 +147,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
         autoscaling,
         disruption_budget,
         rollback_window,
+        allow_schema_change,
         strategy: strategy?,
     };
     Some(DeploymentManifest { name: name?, labels, spec })

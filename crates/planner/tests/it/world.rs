@@ -65,6 +65,7 @@ pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
         disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
+        allow_schema_change: false,
         strategy,
     }
 }

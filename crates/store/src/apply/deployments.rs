@@ -9,10 +9,11 @@ use modelyard_core::state::{Cause, Control, DeploymentState};
 use modelyard_core::{DeploymentName, ModelName, RevisionNumber, VersionName, VersionRef};
 use sqlx::types::Json;
 
-use super::{Applying, Change, Deployment};
+use super::{Applying, Change, Deployment, DocumentWarning};
 use crate::aliases;
 use crate::error::ProblemStatus;
 use crate::revisions::{self, NewRevision};
+use crate::schema::{self, Gate};
 use crate::{Result, StoreError};
 
 /// A deployment that can be applied.
@@ -50,6 +51,7 @@ impl Applying<'_> {
                 None => checked.push(Checked { document: *document, manifest, version, known }),
             }
         }
+        self.gate(&checked).await?;
         if !self.problems.is_empty() {
             return Ok(());
         }
@@ -116,6 +118,32 @@ impl Applying<'_> {
         };
         self.problem(document, "spec.version", ProblemStatus::Invalid, message);
         Ok(None)
+    }
+
+    /// Refuses versions that the callers of the one that serves cannot use.
+    async fn gate(&mut self, checked: &[Checked<'_>]) -> Result<()> {
+        let mut moves = Vec::new();
+        for c in checked.iter().filter(|c| c.is_at().is_none()) {
+            if let Some(live) = c.known.and_then(schema::live) {
+                moves.push((c, live, (c.manifest.spec.model.clone(), c.version.clone())));
+            }
+        }
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let versions = moves.iter().map(|(_, _, version)| version.clone()).collect();
+        let signatures = schema::signatures(&mut self.tx, &versions).await?;
+        for (c, live, version) in moves {
+            let Some(signature) = signatures.get(&version) else { continue };
+            match schema::gate(live, &version, signature, c.manifest.spec.allow_schema_change) {
+                Gate::Pass => {}
+                Gate::PassWithWarning(message) => {
+                    self.warnings.push(DocumentWarning { document: c.document, path: "spec.version".into(), message });
+                }
+                Gate::Refuse(message) => self.problem(c.document, "spec.version", ProblemStatus::Conflict, message),
+            }
+        }
+        Ok(())
     }
 
     async fn create(&mut self, manifests: impl Iterator<Item = &DeploymentManifest>) -> Result<()> {

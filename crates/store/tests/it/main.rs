@@ -4,10 +4,13 @@
 
 mod access;
 mod applying;
+mod chain;
 mod committing;
 mod concurrency;
 mod going_back;
+mod history;
 mod office;
 mod registry;
 mod scale;
+mod schema;
 mod support;

@@ -67,6 +67,7 @@ pub(crate) fn deployment(text: &str, version: &str) -> DeploymentManifest {
         disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
+        allow_schema_change: false,
         strategy: Strategy::rolling(),
     };
     DeploymentManifest { name: name(text), labels: BTreeMap::new(), spec }
