@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod names;
 pub mod observation;
 pub mod plan;
+pub mod quantity;
 pub mod route;
 pub mod signature;
 pub mod span;
@@ -38,6 +39,7 @@ pub use names::{
     TokenName, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
+pub use quantity::Quantity;
 pub use route::{Backend, Route, RouteTable, TableVersion, Variant, Window};
 pub use signature::{Datatype, Signature, TensorSpec};
 pub use span::Span;
