@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use modelyard_core::{Actor, Role, Span, Timestamp};
-use modelyard_runtime_kube::{ArtifactCache, Cluster, KubeError, KubeRuntime, KubeSettings, Secret, TokenIssuer};
+use modelyard_core::{Actor, Role, Span, Timestamp, TokenSecret};
+use modelyard_runtime_kube::{ArtifactCache, Cluster, KubeError, KubeRuntime, KubeSettings, TokenIssuer};
 use modelyard_store::{NewToken, Store};
 
 use crate::app::now;
@@ -147,15 +147,15 @@ struct Issuer {
 
 #[async_trait]
 impl TokenIssuer for Issuer {
-    async fn issue(&self, lifetime: Duration) -> Result<Secret, String> {
+    async fn issue(&self, lifetime: Duration) -> Result<TokenSecret, String> {
         issue(&self.store, Role::Worker, Span::from_secs(lifetime.as_secs())).await.map_err(|error| error.to_string())
     }
 }
 
-async fn issue(store: &Store, role: Role, lifetime: Span) -> anyhow::Result<Secret> {
+async fn issue(store: &Store, role: Role, lifetime: Span) -> anyhow::Result<TokenSecret> {
     let name = format!("{role}s").parse()?;
     let issued = store.issue_token(NewToken { name, role, lifetime }, now()).await?;
-    Ok(Secret(issued.secret.expose().to_owned()))
+    Ok(issued.secret)
 }
 
 /// Before the first person has a token: makes one for them, and one for the gateways, and leaves both in Secrets. An
@@ -172,9 +172,8 @@ pub(crate) async fn make_first_tokens(options: &Options, store: &Store) -> anyho
         let name = "first-admin".parse()?;
         let new = NewToken { name, role: Role::Admin, lifetime: ADMIN_LIFETIME };
         let issued = store.create_token(new, &Actor::system(), now()).await?;
-        let token = Secret(issued.secret.expose().to_owned());
         let until = issued.row.expires_at;
-        cluster.put_token(ADMIN_SECRET, &token, until.as_millis()).await.context(ADMIN_SECRET)?;
+        cluster.put_token(ADMIN_SECRET, &issued.secret, until.as_millis()).await.context(ADMIN_SECRET)?;
         tracing::info!("the first administrator's token is in the Secret {ADMIN_SECRET}, until {until}");
         // Whatever token gateways had, this database does not know it.
         renew_gateways(&cluster, store).await?;

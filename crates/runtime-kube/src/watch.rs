@@ -223,13 +223,13 @@ impl Follower<Secret> for Credentials {
         self.listed = credentials::good_until(&secret);
     }
     fn list_done(&mut self, world: &World) {
-        world.see_credential(credentials::WORKER_SECRET, self.listed.take());
+        world.see_credential(self.listed.take());
         world.synced(Source::Credentials);
     }
     fn changed(&mut self, world: &World, secret: Secret) {
-        world.see_credential(credentials::WORKER_SECRET, credentials::good_until(&secret));
+        world.see_credential(credentials::good_until(&secret));
     }
     fn gone(&mut self, world: &World, _: Secret) {
-        world.see_credential(credentials::WORKER_SECRET, None);
+        world.see_credential(None);
     }
 }
