@@ -4,15 +4,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use modelyard_core::TokenSecret;
+use tower::timeout::TimeoutLayer;
 
 use crate::credentials;
 use crate::error::{KubeError, chain};
-use crate::write::answered;
+use crate::write::{ANSWER, answered};
 
 const CONNECT: Duration = Duration::from_secs(3);
+/// Longer than any watch is silent.
+const SILENCE: Duration = Duration::from_secs(75);
 /// The container of the control plane in its own pod, as `manifests/base` names it.
 const OURS: &str = "control-plane";
 
@@ -39,7 +43,11 @@ impl Cluster {
             None => Config::infer().await.map_err(|error| unreadable(&error))?,
         };
         config.connect_timeout = Some(CONNECT);
-        let client = Client::try_from(config).map_err(|error| unreadable(&error))?;
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        let client = ClientBuilder::try_from(config).map_err(|error| unreadable(&error))?;
+        // A server that takes requests and does nothing with them: the other timeouts are of the connection.
+        let client = client.with_layer(&TimeoutLayer::new(ANSWER)).build();
         Ok(Self { client, namespace: namespace.to_owned() })
     }
 

@@ -27,8 +27,8 @@ use crate::names::FIELD_MANAGER;
 use crate::observe;
 use crate::world::{Live, World};
 
-/// For the API server to answer a write.
-const ANSWER: Duration = Duration::from_secs(10);
+/// For the API server to answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// An object whose status changes while it is being written is tried again so often.
 const ATTEMPTS: usize = 8;
 
