@@ -21,6 +21,7 @@ pub mod mirror;
 pub mod names;
 pub mod observation;
 pub mod plan;
+pub mod quantity;
 pub mod request_id;
 pub mod route;
 pub mod schema;
@@ -56,6 +57,7 @@ pub use names::{
     RevisionNumber, Salt, StateVersion, TokenName, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
+pub use quantity::Quantity;
 pub use route::{Backend, MatchRule, Route, RouteTable, TableVersion, Variant, Window};
 pub use scores::ScoreHistogram;
 pub use signature::{Datatype, Signature, TensorSpec};

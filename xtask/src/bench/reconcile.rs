@@ -67,7 +67,7 @@ pub(super) async fn measure(
     console: Console,
     interrupt: &mut Interrupt,
 ) -> Result<(String, Vec<String>)> {
-    let kubeconfig = tokio::task::spawn_blocking(move || kube::ensure_up(console)).await??;
+    let (_, kubeconfig) = tokio::task::spawn_blocking(move || kube::ensure_up(console)).await??;
     let programs = build::binaries(Profile::Release, console).await?;
     let postgres = tokio::task::spawn_blocking(move || Cluster::temporary(&|line| console.say(line))).await??;
     let bench = Bench::new(kubeconfig, programs, postgres.url("postgres"))?;

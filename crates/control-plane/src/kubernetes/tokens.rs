@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use modelyard_core::{Role, Span, Timestamp, TokenSecret};
-use modelyard_runtime_kube::{Cluster, Secret, TokenIssuer};
+use modelyard_runtime_kube::{Cluster, TokenIssuer};
 use modelyard_store::{NewToken, Store};
 
 use super::{Options, RuntimeKind, cluster};
@@ -28,15 +28,15 @@ pub(super) struct Issuer {
 
 #[async_trait]
 impl TokenIssuer for Issuer {
-    async fn issue(&self, lifetime: Duration) -> Result<Secret, String> {
+    async fn issue(&self, lifetime: Duration) -> Result<TokenSecret, String> {
         issue(&self.store, Role::Worker, Span::from_secs(lifetime.as_secs())).await.map_err(|error| error.to_string())
     }
 }
 
-async fn issue(store: &Store, role: Role, lifetime: Span) -> anyhow::Result<Secret> {
+async fn issue(store: &Store, role: Role, lifetime: Span) -> anyhow::Result<TokenSecret> {
     let name = format!("{role}s").parse()?;
     let issued = store.issue_token(NewToken { name, role, lifetime }, now()).await?;
-    Ok(Secret(issued.secret.expose().to_owned()))
+    Ok(issued.secret)
 }
 
 /// Before the first person has a token: makes one for them, and one for the gateways, and leaves both in Secrets. An
@@ -51,8 +51,7 @@ pub(crate) async fn make_first(options: &Options, store: &Store) -> anyhow::Resu
     let cluster = cluster(options).await?;
     let new = NewToken { name: "first-admin".parse()?, role: Role::Admin, lifetime: ADMIN_LIFETIME };
     let hand_over = async |token: &TokenSecret, until: Timestamp| {
-        let token = Secret(token.expose().to_owned());
-        cluster.put_token(ADMIN_SECRET, &token, until.as_millis()).await.context(ADMIN_SECRET)?;
+        cluster.put_token(ADMIN_SECRET, token, until.as_millis()).await.context(ADMIN_SECRET)?;
         tracing::info!("the first administrator's token is in the Secret {ADMIN_SECRET}, until {until}");
         // Whatever token gateways had, this database does not know it.
         renew_gateways(&cluster, store).await

@@ -8,6 +8,7 @@ use super::strategy::strategy;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
 use crate::deployment::{Batching, DeploymentSpec, Resources};
 use crate::names::DeploymentName;
+use crate::quantity::Quantity;
 use crate::strategy::Strategy;
 
 /// The resource, if the document is whole, and all its problems.
@@ -154,25 +155,21 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
 }
 
 fn resources(mut fields: Fields<'_>) -> Resources {
-    let mut quantity = |key| {
+    let mut quantity = |key, least: Quantity, told: &str| {
         let text: String = fields.optional(key)?;
-        if !is_quantity(&text) {
-            fields.problem(key, format_args!("`{text}` is not a quantity; use 250m, 2, 128Mi or 1Gi"));
+        match text.parse::<Quantity>() {
+            Ok(quantity) if quantity < least => fields.problem(key, format_args!("`{text}` is less than {told}")),
+            Ok(_) => {}
+            Err(error) => fields.problem(key, error),
         }
         Some(text)
     };
-    let (cpu, memory) = (quantity("cpu"), quantity("memory"));
+    let cpu = quantity("cpu", Quantity::from_millis(1), "1m, a thousandth of a CPU, which is the least there is");
+    let memory = quantity("memory", Quantity::from_units(1), "one byte; did you mean a unit such as Mi or Gi?");
     let gpu = fields.optional_u64("gpu", 1..=64).and_then(|n| u32::try_from(n).ok());
     let resources = Resources { cpu, memory, gpu };
     fields.finish();
     resources
-}
-
-/// A Kubernetes quantity: a decimal number and an optional suffix.
-fn is_quantity(s: &str) -> bool {
-    let end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
-    let (number, suffix) = s.split_at(end);
-    number.parse::<f64>().is_ok() && ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&suffix)
 }
 
 fn batching(mut fields: Fields<'_>) -> Option<Batching> {
