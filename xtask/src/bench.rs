@@ -1,5 +1,6 @@
 //! `bench`: figures, measured on this machine, on a stack of its own.
 
+mod decisions;
 mod reconcile;
 mod rollback;
 
@@ -13,9 +14,12 @@ use crate::interrupt::Interrupt;
 pub(crate) struct Args {
     #[arg(value_enum)]
     what: What,
-    /// Of `rollback`
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    /// Of `rollback` [default: 50], and of each version of `decisions` [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Of the random numbers of `decisions`
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Of `reconcile`
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     deployments: u32,
@@ -29,6 +33,8 @@ enum What {
     Rollback,
     /// From an apply of many deployments to all their objects in a cluster, beside kubectl
     Reconcile,
+    /// How often rollouts of models with a known truth are decided rightly, and on how many requests
+    Decisions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,8 +47,17 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let quiet = Console::new(args.output == Format::Json);
     let (json, text) = match args.what {
-        What::Rollback => rollback::measure(args.runs, quiet, &mut interrupt).await?,
+        What::Rollback => rollback::measure(args.runs.unwrap_or(50), quiet, &mut interrupt).await?,
         What::Reconcile => reconcile::measure(args.deployments, quiet, &mut interrupt).await?,
+        What::Decisions => {
+            let as_json = args.output == Format::Json;
+            let measured = tokio::select! {
+                measured = decisions::measure(args.runs.unwrap_or(1000), args.seed, as_json, quiet) => measured?,
+                _ = interrupt.wait() => anyhow::bail!("interrupted"),
+            };
+            Console::new(false).say(measured);
+            return Ok(());
+        }
     };
     let console = Console::new(false);
     match args.output {

@@ -72,6 +72,9 @@ pub struct Serve {
     /// Gibibytes of address space that loading an artifact may take when it is registered.
     #[arg(long, default_value_t = 16)]
     pub inspect_memory: u64,
+    /// The Prometheus that gates of analyses ask. Without it such gates wait.
+    #[arg(long, value_name = "URL", env = "MODELYARD_PROMETHEUS_URL")]
+    pub prometheus_url: Option<url::Url>,
     #[command(flatten)]
     pub kubernetes: crate::kubernetes::Options,
     #[command(flatten)]

@@ -20,6 +20,7 @@ use crate::gateways::Gateways;
 use crate::http;
 use crate::inspect::Inspector;
 use crate::kubernetes;
+use crate::measurements::Measurements;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
 use crate::wake::Wake;
@@ -121,6 +122,7 @@ impl Means {
                 timeout: config.inspect_timeout,
                 max_memory: config.inspect_memory * GIBIBYTE,
             },
+            measurements: Measurements::new(config.prometheus_url.clone()),
             wake,
             reports: watch::Sender::default(),
             http: reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?,

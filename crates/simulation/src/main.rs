@@ -10,7 +10,7 @@ use modelyard_simulation::{Effect, Figures, decisions, table};
 #[derive(Debug, Parser)]
 struct Args {
     /// Rollouts for each version
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Of the random numbers
     #[arg(long, default_value_t = 1)]

@@ -6,6 +6,7 @@ mod documents;
 mod pin;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -124,6 +125,7 @@ async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
         deployments: outcome.desired_after.clone(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         evidence: app.gateways.evidence(),
+        measurements: BTreeMap::new(),
         // Nothing of other deployments is to be removed by this plan.
         in_use: modelyard_core::Observed::Unknown { reason: "not asked".into() },
     };
