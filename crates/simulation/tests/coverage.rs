@@ -75,7 +75,8 @@ fn a_version_that_is_worse_by_the_margin_seldom_passes() {
             let (mut candidate, mut stable) = (Count::default(), Count::default());
             (0..60).any(|_| {
                 for _ in 0..200 {
-                    let (of, rate) = if rng.f64() < share { (&mut candidate, rate + 0.005) } else { (&mut stable, rate) };
+                    let (of, rate) =
+                        if rng.f64() < share { (&mut candidate, rate + 0.005) } else { (&mut stable, rate) };
                     add(of, 1, rate, rng);
                 }
                 evidence_against_excess(&Pair { candidate, stable, share }, 0.005) >= needed(0.2)
