@@ -15,6 +15,7 @@ use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
+use crate::measurements::Measurements;
 use crate::office::Term;
 use crate::wake::Wake;
 
@@ -30,6 +31,8 @@ pub struct App {
     pub runtime: Arc<dyn Runtime>,
     pub gateways: Gateways,
     pub inspector: Inspector,
+    /// What gates ask of a Prometheus.
+    pub measurements: Measurements,
     pub wake: Arc<Wake>,
     /// What the last reconcile found of each deployment.
     pub reports: watch::Sender<Arc<Reports>>,

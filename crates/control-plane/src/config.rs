@@ -81,6 +81,9 @@ pub struct Serve {
     /// at most, less a quarter of one for the control plane itself.
     #[arg(long, default_value_t = 16)]
     pub inspect_memory: u64,
+    /// The Prometheus that gates of analyses ask. Without it such gates wait.
+    #[arg(long, value_name = "URL", env = "MODELYARD_PROMETHEUS_URL")]
+    pub prometheus_url: Option<url::Url>,
     #[command(flatten)]
     pub kubernetes: crate::kubernetes::Options,
     #[command(flatten)]

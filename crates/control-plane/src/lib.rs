@@ -14,6 +14,7 @@ pub mod gateways;
 pub mod http;
 pub mod inspect;
 pub mod kubernetes;
+pub mod measurements;
 pub mod metrics;
 pub mod node;
 pub mod office;

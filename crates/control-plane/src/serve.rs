@@ -21,6 +21,7 @@ use crate::gateways::Gateways;
 use crate::http;
 use crate::inspect::{Inspector, bounded_memory};
 use crate::kubernetes;
+use crate::measurements::Measurements;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
 use crate::peers::Peers;
@@ -102,6 +103,7 @@ impl Means {
                 timeout: config.inspect_timeout,
                 max_memory: bounded_memory(config.inspect_memory * GIBIBYTE),
             },
+            measurements: Measurements::new(config.prometheus_url.clone()),
             wake,
             reports: watch::Sender::default(),
             sources: Sources::new(access.asks_for_tokens(), config.file_artifacts.as_deref())?,

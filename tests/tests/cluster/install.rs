@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(180);
 const ROLLING: &str = "replicas: 2, disruptionBudget: {maxUnavailable: 1}, strategy: {rolling: {}}";
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05}}}";
 
 /// An overlay of the test's own upon one of the repository's, in a namespace of its own.
 struct Installation {

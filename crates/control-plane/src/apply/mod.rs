@@ -7,6 +7,7 @@ mod pin;
 pub mod sources;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -129,6 +130,7 @@ async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
         deployments: outcome.desired_after.clone(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         evidence: app.gateways.evidence(),
+        measurements: BTreeMap::new(),
         // Nothing of other deployments is to be removed by this plan.
         in_use: modelyard_core::Observed::Unknown { reason: "not asked".into() },
     };

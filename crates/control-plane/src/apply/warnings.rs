@@ -31,9 +31,9 @@ pub(super) fn of(documents: &Documents<'_>, runtime: &str) -> Vec<Problem> {
             }
         }
         if let Strategy::Canary(canary) = &deployment.spec.strategy
-            && canary.analysis.is_some_and(|a| a.max_disagreement.is_some())
+            && canary.analysis.as_ref().is_some_and(|a| a.max_disagreement.is_some())
         {
-            let message = "kept, but disagreement is not measured yet: this limit gates nothing";
+            let message = "kept; it gates only where requests are mirrored, since only then answers are compared";
             warn("spec.strategy.canary.analysis.maxDisagreement", message);
         }
     }

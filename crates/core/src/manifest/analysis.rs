@@ -85,3 +85,84 @@ fn prometheus_gate(mut fields: Fields<'_>) -> Option<PrometheusGate> {
     fields.finish();
     Some(PrometheusGate { query: query?, max: max? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Resource, parse};
+    use super::*;
+    use crate::deployment::Strategy;
+    use crate::span::Span;
+
+    fn text(analysis: &str) -> String {
+        format!(
+            "apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: d}}\nspec:\n  model: m\n  version: \"1\"\n  \
+             strategy:\n    canary:\n      steps: [{{weight: 10}}]\n      analysis:\n        {}\n",
+            analysis.replace('\n', "\n        ")
+        )
+    }
+
+    fn read(analysis: &str) -> Analysis {
+        let documents = parse(&text(analysis)).unwrap();
+        let Resource::ModelDeployment(deployment) = &documents[0].resource else { panic!() };
+        let Strategy::Canary(canary) = &deployment.spec.strategy else { panic!() };
+        let analysis = canary.analysis.clone().unwrap();
+        let stored = serde_json::to_string(&analysis).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Analysis>(&stored).unwrap(),
+            analysis,
+            "the stored form reads back: {stored}"
+        );
+        analysis
+    }
+
+    #[test]
+    fn every_gate_is_read_and_reads_back() {
+        let analysis = read(
+            "minRequests: 500\nwarmup: 5\nalpha: 0.01\npower: 0.9\nmaxErrorRate: 0.02\nmaxErrorRateIncrease: 0.005\n\
+             maxLatencyP50: 10ms\nmaxLatencyP95: 20ms\nmaxLatencyP99: 50ms\nmaxLatencyIncrease: 20%\n\
+             maxDisagreement: 0.01\nprometheus: {query: 'up', max: 1.5}",
+        );
+        let rate = |share| Rate::from_share(share).unwrap();
+        assert_eq!((analysis.min_requests, analysis.warmup), (500, 5));
+        assert_eq!((analysis.alpha, analysis.power), (rate(0.01), rate(0.9)));
+        assert_eq!((analysis.max_error_rate, analysis.max_error_rate_increase), (Some(rate(0.02)), Some(rate(0.005))));
+        let limits: Vec<_> = analysis.latency_limits().map(|(of, limit)| (of.percent(), limit)).collect();
+        assert_eq!(limits, [(50, Span::from_millis(10)), (95, Span::from_millis(20)), (99, Span::from_millis(50))]);
+        assert_eq!(analysis.max_latency_increase.0, [(Quantile::P99, "20%".parse().unwrap())].into());
+        assert_eq!(analysis.prometheus, [PrometheusGate { query: "up".into(), max: Figure::new(1.5).unwrap() }]);
+        assert_eq!(analysis.tested_gates(), 7);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default_and_quantiles_may_be_several() {
+        assert_eq!(read("{}"), Analysis::default());
+        let analysis =
+            read("maxLatencyIncrease: {p50: 10%, p99: 20%}\nprometheus: [{query: a, max: 1}, {query: b, max: 2}]");
+        let expected = [(Quantile::P50, "10%".parse().unwrap()), (Quantile::P99, "20%".parse().unwrap())];
+        assert_eq!(analysis.max_latency_increase.0, expected.into());
+        assert_eq!(analysis.prometheus.len(), 2);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_line() {
+        for (bad, path, word) in [
+            ("alpha: 0", "alpha", "above 0 and up to 0.5"),
+            ("alpha: 0.6", "alpha", "above 0 and up to 0.5"),
+            ("power: 1", "power", "from 0.5 to below 1"),
+            ("maxErrorRateIncrease: 0", "maxErrorRateIncrease", "above 0"),
+            ("maxLatencyIncrease: 20", "maxLatencyIncrease", "quote it"),
+            ("maxLatencyIncrease: 0%", "maxLatencyIncrease", "per cent above 0"),
+            ("maxLatencyIncrease: {p90: 20%}", "maxLatencyIncrease.p90", "unknown field"),
+            ("maxLatencyIncrease: [20%]", "maxLatencyIncrease", "must be a string"),
+            ("prometheus: {max: 1}", "prometheus", "`query` is missing"),
+            ("prometheus: [{query: up}]", "prometheus[0]", "`max` is missing"),
+            ("prometheus: [{query: ' ', max: .nan}]", "prometheus[0].query", "must not be empty"),
+            ("maxErrors: 1", "maxErrors", "unknown field"),
+        ] {
+            let problems = parse(&text(bad)).unwrap_err();
+            let path = format!("spec.strategy.canary.analysis.{path}");
+            let found = problems.iter().find(|p| p.path == path && p.message.contains(word));
+            assert!(found.is_some_and(|p| p.line == Some(11)), "{bad}: {problems:?}");
+        }
+    }
+}

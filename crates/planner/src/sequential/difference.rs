@@ -13,7 +13,7 @@
 //! version's count against p₀ (half of it, and half of 1: p₀ may well be right); both counts are independent. The
 //! hypothesis is refuted where the least over all p₀ is.
 
-use super::rate::{Count, against_at_least, against_at_most, against_equal, either, lower_bound, upper_bound};
+use super::rate::{Count, STEPS, against_at_least, against_at_most, against_equal, either, lower_bound, upper_bound};
 use super::{last_that_holds, needed};
 
 /// What two versions showed over the same time.
@@ -99,8 +99,9 @@ const CELLS: u32 = 12;
 pub fn excess_bounds(pair: &Pair, alpha: f64, beta: f64) -> Option<(f64, f64)> {
     let estimate = pair.estimate()?;
     let nodes = Nodes::of(pair.stable);
-    let upper =
-        last_that_holds(1.0, estimate, |margin| nodes.evidence_against_excess(pair.candidate, margin) >= needed(beta));
+    let upper = last_that_holds(1.0, estimate, STEPS, |margin| {
+        nodes.evidence_against_excess(pair.candidate, margin) >= needed(beta)
+    });
     Some((lowest_excess(pair, alpha).min(estimate), upper))
 }
 
@@ -109,10 +110,10 @@ pub fn excess_bounds(pair: &Pair, alpha: f64, beta: f64) -> Option<(f64, f64)> {
 fn lowest_excess(pair: &Pair, alpha: f64) -> f64 {
     let rejects = |ln_odds: f64| evidence_against_odds(pair, ln_odds.exp()) >= needed(ODDS_PART * alpha);
     let odds = if rejects(0.0) {
-        last_that_holds(0.0, WIDEST, rejects).exp()
+        last_that_holds(0.0, WIDEST, STEPS, rejects).exp()
     } else {
         // Up to the rounding of a bisection, and that to the side of less.
-        last_that_holds(-WIDEST, 0.0, rejects).exp()
+        last_that_holds(-WIDEST, 0.0, STEPS, rejects).exp()
     };
     let level = (1.0 - ODDS_PART) * alpha / 2.0;
     let (low, high) = (lower_bound(pair.stable, level), upper_bound(pair.stable, level));

@@ -49,16 +49,13 @@ fn ln_mean_exp(terms: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
     top + terms.map(|(weight, x)| weight * (x - top).exp()).sum::<f64>().ln()
 }
 
-/// The point in `low..high` at which `holds` turns from true to false, from the side where it is true. It must hold
-/// at `low`, or `low` is returned.
-fn last_that_holds(low: f64, high: f64, holds: impl Fn(f64) -> bool) -> f64 {
+/// Between `low` and `high`, the last point at which `holds`, seen from `low`, to within 2^-`steps` of the way and on the
+/// side where it holds. It must hold at `low`, or `low` is what is returned.
+fn last_that_holds(low: f64, high: f64, steps: u32, holds: impl Fn(f64) -> bool) -> f64 {
     let (mut yes, mut no) = (low, high);
-    for _ in 0..BISECTIONS {
+    for _ in 0..steps {
         let middle = f64::midpoint(yes, no);
         if holds(middle) { yes = middle } else { no = middle }
     }
     yes
 }
-
-/// To one part in 65,000 of the range.
-const BISECTIONS: u32 = 16;

@@ -84,6 +84,13 @@ pub fn against_at_least(count: Count, rate: f64) -> f64 {
     if rate <= 0.0 { 0.0 } else { mixture(count, rate, &BELOW) }
 }
 
+/// What the evidence of [`against_at_least`] is at least, whatever the rate: its first alternative alone, of which the
+/// misses, too, are counted as if they said nothing.
+pub(super) fn least_against_at_least(count: Count) -> f64 {
+    let [(odds_ratio, weight), ..] = BELOW;
+    weight.ln() + float(count.hits) * odds_ratio.ln()
+}
+
 /// Evidence against "the rate is `rate`": the mean of both sides.
 pub fn against_equal(count: Count, rate: f64) -> f64 {
     either(against_at_most(count, rate), against_at_least(count, rate))
@@ -97,13 +104,13 @@ pub(super) fn either(one: f64, other: f64) -> f64 {
 /// A lower confidence sequence: the true rate is ever below it with a chance of at most `alpha`. 0 without trials.
 pub fn lower_bound(count: Count, alpha: f64) -> f64 {
     let Some(estimate) = count.rate() else { return 0.0 };
-    last_that_holds(0.0, estimate, |rate| against_at_most(count, rate) >= needed(alpha))
+    last_that_holds(0.0, estimate, STEPS, |rate| against_at_most(count, rate) >= needed(alpha))
 }
 
 /// An upper confidence sequence: the true rate is ever above it with a chance of at most `alpha`. 1 without trials.
 pub fn upper_bound(count: Count, alpha: f64) -> f64 {
     let Some(estimate) = count.rate() else { return 1.0 };
-    last_that_holds(1.0, estimate, |rate| against_at_least(count, rate) >= needed(alpha))
+    last_that_holds(1.0, estimate, STEPS, |rate| against_at_least(count, rate) >= needed(alpha))
 }
 
 /// How many trials to expect until the rate is found above `limit` at level `alpha`, if it stays at the present estimate.
@@ -129,6 +136,9 @@ fn trials_to_reject(count: Count, limit: f64, level: f64, alternatives: &[(f64, 
     let best = alternatives.iter().map(growth).fold(0.0, f64::max);
     if best > 0.0 { (needed(level) + PRICE) / best } else { f64::INFINITY }
 }
+
+/// Of bisection: to one part in 65,000 of the range.
+pub(super) const STEPS: u32 = 16;
 
 /// What it costs a mixture, in evidence, not to know the best alternative: the logarithm of the weight near it.
 const PRICE: f64 = 1.0;
