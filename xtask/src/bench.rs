@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Of `history`
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2000..=100_000_000))]
     events: u32,
-    /// Of `history`: with programs as they are built for development
+    /// Of `history` and `reconcile`: with programs as they are built for development
     #[arg(long)]
     debug: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -56,13 +56,11 @@ enum Format {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let quiet = Console::new(args.output == Format::Json);
+    let profile = if args.debug { Profile::Dev } else { Profile::Release };
     let (json, text) = match args.what {
         What::Rollback => rollback::measure(args.runs.unwrap_or(50), quiet, &mut interrupt).await?,
-        What::History => {
-            let profile = if args.debug { Profile::Dev } else { Profile::Release };
-            history::measure(args.events, profile, quiet, &mut interrupt).await?
-        }
-        What::Reconcile => reconcile::measure(args.deployments, quiet, &mut interrupt).await?,
+        What::History => history::measure(args.events, profile, quiet, &mut interrupt).await?,
+        What::Reconcile => reconcile::measure(args.deployments, profile, quiet, &mut interrupt).await?,
         What::Decisions => {
             let as_json = args.output == Format::Json;
             let measured = tokio::select! {

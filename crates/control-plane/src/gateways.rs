@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use modelyard_core::{
-    DeploymentName, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route, RouteTable, TableVersion,
-    WorkloadId,
+    DeploymentName, DisagreementExample, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route,
+    RouteTable, TableVersion, WorkloadId,
 };
 use tokio::sync::watch;
 
@@ -77,6 +77,13 @@ impl Gateways {
     pub fn evidence(&self) -> BTreeMap<EvidenceKey, Evidence> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         modelyard_core::evidence::merge(reports.values().map(|r| &r.report))
+    }
+
+    /// The latest mirrored requests of a deployment that were answered otherwise, the latest first. None unless its mirror
+    /// keeps some.
+    pub fn examples(&self, deployment: &DeploymentName, limit: usize) -> Vec<DisagreementExample> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        modelyard_core::evidence::examples(reports.values().map(|r| &r.report), deployment, limit)
     }
 
     /// The workloads that a gateway may still send to.

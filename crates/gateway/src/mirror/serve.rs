@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use modelyard_core::{DisagreementExample, Mirror, Redaction, Timestamp};
+use modelyard_core::{DisagreementExample, Mirror, Redaction, Timestamp, VariantName};
 use modelyard_protocol::InferResponse;
 use tokio::sync::{Mutex, watch};
 use tokio::task::LocalSet;
@@ -125,7 +125,7 @@ struct Judged {
 }
 
 impl Judged {
-    fn judge(self, candidate: modelyard_core::VariantName) {
+    fn judge(self, candidate: VariantName) {
         let read = |body: &Option<Bytes>| InferResponse::from_json(body.as_ref()?).ok();
         let Some((reference, answer)) = read(&self.job.copied.reference.body).zip(read(&self.answer)) else {
             self.counters.mirrored.unreadable.fetch_add(1, Relaxed);
@@ -136,7 +136,7 @@ impl Judged {
         self.counters.mirrored.compared(comparison, example, &self.spec);
     }
 
-    fn example(&self, candidate: modelyard_core::VariantName, comparison: &Comparison) -> DisagreementExample {
+    fn example(&self, candidate: VariantName, comparison: &Comparison) -> DisagreementExample {
         let redact = self.spec.redact;
         let said = comparison.differences.iter().map(|difference| match redact {
             Redaction::Values => format!("`{}`: {}", difference.output, difference.what),
