@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::Phase;
-use modelyard_core::{Figure, Strategy};
+use modelyard_core::Figure;
 use serde::Deserialize;
 use url::Url;
 
@@ -75,19 +75,20 @@ fn queries(desired: &DesiredDeployment) -> Vec<String> {
     if desired.state.rollout.as_ref().is_some_and(is_done) {
         return Vec::new();
     }
-    let target = desired.revisions.get(&desired.target).map(|revision| &revision.spec.strategy);
-    let Some(Strategy::Canary(canary)) = target else { return Vec::new() };
-    let gates = canary.analysis.iter().flat_map(|analysis| &analysis.prometheus);
+    let course = desired.revisions.get(&desired.target).and_then(|revision| revision.spec.strategy.course());
+    let analysis = course.and_then(|course| course.analysis);
+    let gates = analysis.iter().flat_map(|analysis| &analysis.prometheus);
     gates.map(|gate| gate.query.clone()).collect()
 }
 
 /// For as long as the term lasts: asks what is wanted, and wakes the reconciler when an answer changes.
 pub(crate) async fn run(app: Arc<App>) -> Infallible {
     let Some(prometheus) = app.measurements.prometheus.clone() else { return std::future::pending().await };
+    let http = reqwest::Client::new();
     loop {
         let wanted = app.measurements.known().wanted.clone();
         for query in wanted {
-            match ask(&app.http, &prometheus, &query).await {
+            match ask(&http, &prometheus, &query).await {
                 Ok(figure) if app.measurements.keep(query, figure) => app.wake.look(),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "a gate waits for Prometheus"),

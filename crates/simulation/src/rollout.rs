@@ -153,8 +153,10 @@ impl Policy {
             let expected = self.requests_per_second * f64::from(self.look_every);
             let batch = versions.serve(expected, share(route), rng);
             requests += batch.candidate.requests;
-            for (revision, evidence) in [(CANDIDATE, batch.candidate), (STABLE, batch.stable)] {
-                let key = EvidenceKey { deployment: self.name.clone(), window: route.window, revision };
+            let of_variants =
+                [(CANDIDATE, VariantName::canary(), batch.candidate), (STABLE, VariantName::stable(), batch.stable)];
+            for (revision, variant, evidence) in of_variants {
+                let key = EvidenceKey { deployment: self.name.clone(), window: route.window, revision, variant };
                 inputs.evidence.entry(key).or_default().merge(&evidence);
             }
             seconds += self.look_every;
