@@ -26,7 +26,7 @@ pub fn table(rows: &[Row], runs: u32, seed: u64) -> Vec<String> {
     let rule: Vec<_> = widths.iter().map(|width| "-".repeat(*width)).collect();
     let mut lines = vec![
         format!(
-            "{runs} rollouts for each row, seed {seed}: steps of 10 % and 50 %, 100 requests a second, a look every second, \
+            "{runs} rollouts for each row (the last two: a fifth), seed {seed}: steps of 10 % and 50 %, 100 requests a second, a look every second, \
              alpha {ALPHA}, power {}.",
             1.0 - BETA
         ),

@@ -15,23 +15,15 @@ pub(crate) struct Threshold {
     pub(crate) max_error_rate_increase: f64,
     pub(crate) max_latency_increase: f64,
     pub(crate) max_disagreement: f64,
-    /// Checks that may exceed a limit. Argo Rollouts' `failureLimit` is 0 unless it is set.
-    pub(crate) failure_limit: u32,
 }
 
 impl Threshold {
-    /// Whether the version is rolled back.
-    pub(crate) fn rolls_back(&self, versions: &Versions, rng: &mut Rng) -> bool {
+    /// How many checks find a limit exceeded. The first ends a rollout with the `failureLimit` that Argo Rollouts has
+    /// unless it is set, which is 0.
+    pub(crate) fn failures(&self, versions: &Versions, rng: &mut Rng) -> u32 {
         let minutes = self.steps.iter().flat_map(|(share, minutes)| (0..*minutes).map(move |_| *share));
-        let mut failures = 0;
-        for share in minutes {
-            let batch = versions.serve(self.requests_per_second * 60.0, share, rng);
-            failures += u32::from(self.exceeds(&batch));
-            if failures > self.failure_limit {
-                return true;
-            }
-        }
-        false
+        let batches = minutes.map(|share| versions.serve(self.requests_per_second * 60.0, share, rng));
+        batches.map(|batch| u32::from(self.exceeds(&batch))).sum()
     }
 
     fn exceeds(&self, batch: &Batch) -> bool {

@@ -123,11 +123,29 @@ impl<'a> Latencies<'a> {
         buckets.push(None);
         buckets.sort_unstable();
         buckets.dedup();
-        let place = |bucket: Option<u16>| {
-            let too_high = bucket.map_or(0.0, |b| against_at_least(stable.count_above(b.checked_sub(1)), tail));
-            (bucket, either(against_at_most(stable.count_above(bucket), tail), too_high))
-        };
-        let places = buckets.into_iter().map(place).collect();
+        let too_low = |bucket: Option<u16>| against_at_most(stable.count_above(bucket), tail);
+        let too_high =
+            |bucket: Option<u16>| bucket.map_or(0.0, |b| against_at_least(stable.count_above(b.checked_sub(1)), tail));
+        // Away from the estimate the evidence on one of the sides grows. Where it outweighs whatever the candidate may
+        // show, the rest of that side need not be looked at.
+        let of_no_account =
+            MOST + 2.0 * std::f64::consts::LN_2 - least_against_at_least(Count::new(candidate.total, candidate.total));
+        let middle = buckets.partition_point(|b| float(stable.above(*b)) > tail * float(stable.total));
+        let mut places = Vec::new();
+        for bucket in buckets.iter().skip(middle).copied() {
+            let high = too_high(bucket);
+            places.push((bucket, either(too_low(bucket), high)));
+            if high > of_no_account {
+                break;
+            }
+        }
+        for bucket in buckets.iter().take(middle).rev().copied() {
+            let low = too_low(bucket);
+            places.push((bucket, either(low, too_high(bucket))));
+            if low > of_no_account {
+                break;
+            }
+        }
         Self { candidate, stable, share, tail, places }
     }
 
@@ -140,9 +158,6 @@ impl<'a> Latencies<'a> {
     /// Evidence against "the candidate is no slower than `factor` times the stable version, where that has its quantile".
     pub fn evidence_against_no_slower(&self, factor: f64) -> f64 {
         let of_place = |(bucket, against_place): &(Option<u16>, f64)| {
-            if *against_place > EXCLUDED {
-                return PLACE_PART.ln() + against_place;
-            }
             let threshold = bucket.map(|b| LatencyHistogram::bucket(scaled(LatencyHistogram::upper_bound(b), factor)));
             let pair = Pair {
                 candidate: self.candidate.count_above(threshold),
@@ -152,7 +167,8 @@ impl<'a> Latencies<'a> {
             let terms = [(1.0 - PLACE_PART, evidence_against_odds(&pair, 1.0)), (PLACE_PART, *against_place)];
             ln_mean_exp(terms.into_iter())
         };
-        self.places.iter().map(of_place).fold(f64::INFINITY, f64::min)
+        let open = self.places.iter().filter(|(_, against_place)| *against_place <= MOST);
+        open.map(of_place).fold(MOST + PLACE_PART.ln(), f64::min)
     }
 
     /// Evidence against "the candidate's quantile is at least `factor` times the stable one's".
@@ -160,11 +176,12 @@ impl<'a> Latencies<'a> {
         let of_place = |(bucket, against_place): &(Option<u16>, f64)| {
             let threshold = bucket.and_then(|b| bucket_below(scaled(lower_edge(b), factor)));
             let count = self.candidate.count_above(threshold);
-            let is_excluded = *against_place > EXCLUDED;
-            let slow = if is_excluded { least_against_at_least(count) } else { against_at_least(count, self.tail) };
+            // Where the place is as good as excluded, a bound of the rest will do.
+            let is_open = *against_place <= MOST;
+            let slow = if is_open { against_at_least(count, self.tail) } else { least_against_at_least(count) };
             slow + either(0.0, *against_place)
         };
-        self.places.iter().map(of_place).fold(f64::INFINITY, f64::min)
+        self.places.iter().map(of_place).fold(MOST, f64::min)
     }
 
     /// Bounds of the relative increase: it is ever below the first with a chance of at most `alpha`, above the second with
@@ -191,9 +208,8 @@ impl<'a> Latencies<'a> {
 /// The part of the evidence that goes to where the stable version's quantile lies. The counts of both parts depend on
 /// each other, so they are averaged, not multiplied.
 const PLACE_PART: f64 = 0.1;
-/// With so much evidence against a place, a bound of the rest of the evidence will do: most places have, and this spares
-/// the work.
-const EXCLUDED: f64 = 40.0;
+/// Evidence beyond this is not told apart: it rejects at a level of 10^-17.
+const MOST: f64 = 40.0;
 /// Factors beyond this one, either way, are not told apart.
 const WIDEST: f64 = 20.0;
 /// Of bisection: to half a per cent, a fraction of a bucket.
