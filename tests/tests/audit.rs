@@ -24,7 +24,7 @@ async fn what_served_is_told_for_each_moment_of_a_deployment_s_life() {
         let served = stack.client.served(&linear(), at).await.unwrap();
         served.weights.iter().map(|w| (w.version.to_string(), w.weight.to_string())).collect::<Vec<_>>()
     };
-    let full = |version: &str| vec![(version.to_owned(), "100".to_owned())];
+    let full = |version: &str| vec![(version.to_owned(), "100 %".to_owned())];
     stack.apply_and_wait(&manifest("1", ROLLING)).await;
     stack.apply_and_wait(&manifest("2", ROLLING)).await;
     stack.client.delete_deployment(&linear()).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_version_that_callers_cannot_use_is_refused_at_apply_unless_they_are_t
     for dry_run in [true, false] {
         let ClientError::Refused(problem) = stack.try_apply(&wider, dry_run, None).await.unwrap_err() else { panic!() };
         let error = &problem.errors[0];
-        assert_eq!((problem.status, error.path.as_str(), error.line), (409, "spec.version", Some(12)), "{problem:?}");
+        assert_eq!((problem.status, error.path.as_str(), error.line), (409, "spec.version", Some(13)), "{problem:?}");
         assert!(error.message.contains("dimension 1 of input x is 3, not 2"), "{error}");
     }
     assert_eq!(stack.deployment().await.version.as_str(), "1");

@@ -89,7 +89,7 @@ mod tests {
             "events verify",
             "events verify --from 7:0000000000000000000000000000000000000000000000000000000000000000 -o json",
             "events head --server http://127.0.0.1:1",
-            "bench history --events 1000 -o json",
+            "bench history --events 2000 -o json",
             "alias set linear stable 2",
             "alias drop linear stable",
             "kube up",
