@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use modelyard_core::Figure;
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::Phase;
-use modelyard_core::Figure;
 use serde::Deserialize;
 use url::Url;
 
