@@ -90,7 +90,7 @@ fn prometheus_gate(mut fields: Fields<'_>) -> Option<PrometheusGate> {
 mod tests {
     use super::super::{Resource, parse};
     use super::*;
-    use crate::deployment::Strategy;
+    use crate::strategy::Strategy;
     use crate::span::Span;
 
     fn text(analysis: &str) -> String {
