@@ -89,8 +89,12 @@ async fn fill(state_dir: &Path, events: u32, profile: Profile, console: Console)
     let cluster = tokio::task::spawn_blocking(start).await.context("starting PostgreSQL panicked")??;
     console.say(format_args!("writing {events} events"));
     let mut command = Command::from(workspace::cargo());
-    command.args(["run", "--quiet", "--release", "--package", "modelyard-store", "--example", "fill_history", "--"]);
+    command.args(["run", "--quiet", "--package", "modelyard-store", "--example", "fill_history"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     command
+        .arg("--")
         .arg(events.to_string())
         .env("DATABASE_URL", cluster.url(DATABASE))
         .stderr(Stdio::inherit())
