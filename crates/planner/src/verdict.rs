@@ -97,7 +97,7 @@ impl Finding {
 /// Judges what a revision has shown in one step so far.
 ///
 /// It fails by one gate, and passes by all of them and `minRequests`. A version that fails everything fails within a few
-/// requests. One that answered none of `minRequests` requests fails its limits on latency.
+/// requests; slow answers, which come in bursts, fail no version before `minRequests`. One that answered none of `minRequests` requests fails its limits on latency.
 pub fn judge(trial: &Trial<'_>) -> Verdict {
     let evidence = trial.candidate;
     let tails = (Tail::of(&evidence.latency), Tail::of(&trial.stable.latency));

@@ -172,6 +172,11 @@ pub(super) fn latencies(trial: &Trial<'_>, candidate: &Tail, stable: &Tail, leve
     absolute.chain(relative).collect()
 }
 
+/// Slow answers come in bursts, of which the first few say little: they fail no version before `minRequests`.
+fn has_enough(trial: &Trial<'_>, candidate: &Tail) -> bool {
+    candidate.total() >= trial.analysis.min_requests
+}
+
 /// A version that was asked often enough and never answered keeps no limit on latency.
 fn never_answered(trial: &Trial<'_>, candidate: &Tail) -> bool {
     candidate.total() == 0 && trial.candidate.requests >= trial.analysis.min_requests
@@ -190,7 +195,7 @@ fn latency(trial: &Trial<'_>, candidate: &Tail, quantile: Quantile, limit: Span,
     }
     let (micros, tail) = (limit.as_millis().saturating_mul(1_000), quantile.tail());
     let (surely, maybe) = (candidate.surely_above(micros), candidate.maybe_above(micros));
-    let exceeds = against_at_most(surely, tail) >= needed(levels.alpha);
+    let exceeds = has_enough(trial, candidate) && against_at_most(surely, tail) >= needed(levels.alpha);
     let standing = Standing::of(exceeds, against_at_least(maybe, tail) >= needed(levels.beta));
     let want = trials_to_exceed(surely, tail, levels.alpha).min(trials_to_stay_below(maybe, tail, levels.beta));
     let (lower, upper) = candidate.bounds(tail, levels.alpha, levels.beta);
@@ -225,7 +230,7 @@ fn latency_increase(
     let latencies = Latencies::new(candidate, stable, share(trial), tail);
     let (estimate, limit) = (latencies.estimate(), increase.share());
     let is_slower = latencies.evidence_against_no_slower(1.0) >= needed(levels.alpha);
-    let exceeds = is_slower && estimate.is_some_and(|estimate| estimate > limit);
+    let exceeds = is_slower && has_enough(trial, candidate) && estimate.is_some_and(|estimate| estimate > limit);
     let is_within = latencies.evidence_against_slower(1.0 + limit) >= needed(levels.beta);
     let standing = Standing::of(exceeds, is_within);
     let to_fail = if estimate.is_some_and(|estimate| estimate > limit) {
