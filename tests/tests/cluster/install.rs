@@ -113,7 +113,7 @@ fn kustomization(namespace: &str, overlay: &str, components: &str, image: &str, 
     format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {namespace}\n\
          resources: [manifests/overlays/{overlay}]\ncomponents: [{components}]\n\
-         images: [{{name: modelyard.dev/modelyard, newName: {image}, newTag: {tag}}}]\n\
+         images: [{{name: modelyard.dev/modelyard, newName: {image}, newTag: \"{tag}\"}}]\n\
          patches:\n{patches}"
     )
 }
