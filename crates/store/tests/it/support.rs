@@ -92,6 +92,7 @@ pub(crate) fn completion_of(desired: &DesiredDeployment) -> Commit {
         weight: Weight::FULL,
         started_at: now(),
         since: now(),
+        warming: false,
         verdict: None,
     };
     let state = DeploymentState { stable: Some(desired.target), rollout: Some(rollout), warm: Vec::new() };
