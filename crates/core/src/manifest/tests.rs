@@ -182,7 +182,7 @@ fn resources_are_quantities_that_a_pod_can_be_given() {
         let problems = parse(&text).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
-    for fine in [r#"{cpu: "0.5", memory: 1e9}"#, "{cpu: 1, memory: 2Ei}", "{cpu: 1m, memory: 1}"] {
+    for fine in [r#"{cpu: "0.5", memory: "1e9"}"#, r#"{cpu: "1", memory: 2Ei}"#, r#"{cpu: 1m, memory: "1"}"#] {
         assert_eq!(problems(fine), "", "{fine}");
     }
     let wrong = [
@@ -190,7 +190,7 @@ fn resources_are_quantities_that_a_pod_can_be_given() {
         ("{cpu: 100u}", "`100u` is less than 1m"),
         ("{memory: 128m}", "`128m` is less than one byte"),
         ("{memory: 1GB}", "`1GB` is not a valid quantity: use a number with an optional unit"),
-        ("{cpu: -1}", "`-1` is not a valid quantity"),
+        (r#"{cpu: "-1"}"#, "`-1` is not a valid quantity"),
     ];
     for (resources, problem) in wrong {
         assert!(problems(resources).contains(problem), "{resources}: {}", problems(resources));
