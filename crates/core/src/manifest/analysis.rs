@@ -90,8 +90,8 @@ fn prometheus_gate(mut fields: Fields<'_>) -> Option<PrometheusGate> {
 mod tests {
     use super::super::{Resource, parse};
     use super::*;
-    use crate::strategy::Strategy;
     use crate::span::Span;
+    use crate::strategy::Strategy;
 
     fn text(analysis: &str) -> String {
         format!(
