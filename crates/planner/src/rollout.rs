@@ -172,7 +172,8 @@ impl<'a> Walk<'a> {
         let step = course.stages.get(self.rollout.step as usize).cloned();
         // In place, what comes after the last step is a step too: the rest of the workers.
         let steps = course.stages.len() + usize::from(self.is_bounded());
-        let verdict = course.analysis.as_ref().map(|analysis| self.judged(analysis, steps));
+        let mirrors = step.as_ref().is_some_and(|stage| stage.mirror.is_some());
+        let verdict = course.analysis.as_ref().map(|analysis| self.judged(analysis, steps, mirrors));
         self.verdict.clone_from(&verdict);
         let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
         if decision == Decision::Fail {

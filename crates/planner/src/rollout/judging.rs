@@ -8,8 +8,8 @@ use crate::routes::window;
 use crate::verdict::{Stage, Trial, judge};
 
 impl Walk<'_> {
-    /// The verdict on the step under way, of so many steps, as of now.
-    pub(super) fn judged(&self, analysis: &Analysis, steps: usize) -> Verdict {
+    /// The verdict on the step under way, of so many steps, as of now. `mirrors`: whether requests are mirrored in it.
+    pub(super) fn judged(&self, analysis: &Analysis, steps: usize, mirrors: bool) -> Verdict {
         let candidate = self.evidence(self.rollout.revision, self.target_variant());
         let stable = self.state.stable.map(|stable| self.evidence(stable, VariantName::stable())).unwrap_or_default();
         let stage = if self.rollout.warming {
@@ -21,7 +21,8 @@ impl Walk<'_> {
             analysis,
             step: self.rollout.step,
             steps: u32::try_from(steps).unwrap_or(u32::MAX),
-            is_mirrored: !candidate.disagreement.is_empty(),
+            // What the stage before it mirrored may still come in.
+            is_mirrored: mirrors || !candidate.disagreement.is_empty(),
             candidate: &candidate,
             stable: &stable,
             weight: self.rollout.weight,

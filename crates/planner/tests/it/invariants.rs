@@ -336,7 +336,7 @@ impl<'a> Pass<'a> {
             stable: &stable.unwrap_or_default(),
             weight,
             stage: Stage::Judged,
-            is_mirrored: false,
+            is_mirrored: course.stages.get(step as usize).is_some_and(|stage| stage.mirror.is_some()),
             since: self.inputs.now,
             now: self.inputs.now,
             measurements: &self.inputs.measurements,
