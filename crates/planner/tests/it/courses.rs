@@ -86,7 +86,13 @@ fn a_failing_shadow_is_taken_back_before_anybody_got_its_answers() {
 #[test]
 fn answers_that_were_not_compared_let_nothing_pass() {
     let limited = |strategy| match strategy {
-        Strategy::Shadow(Shadow { analysis: Some(analysis), step, auto_promote, on_inconclusive, progress_deadline }) => {
+        Strategy::Shadow(Shadow {
+            analysis: Some(analysis),
+            step,
+            auto_promote,
+            on_inconclusive,
+            progress_deadline,
+        }) => {
             let max_disagreement = Some(modelyard_core::Rate::from_share(0.02).unwrap());
             let analysis = Some(modelyard_core::Analysis { max_disagreement, ..analysis });
             Strategy::Shadow(Shadow { analysis, step, auto_promote, on_inconclusive, progress_deadline })
