@@ -1,6 +1,6 @@
 //! Calls to the runtime, made beside the reconciler: one that hangs holds up no decision and no traffic.
 //!
-//! A workload has one call at a time. What is asked of it meanwhile is not queued but asked again, by the look that
+//! A workload has one call at a time. What else is asked of it meanwhile is not queued but asked again, by the look that
 //! follows the call's end: it may be something else by then.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,18 +20,17 @@ pub(super) struct Calls {
     tasks: JoinSet<()>,
     /// What each of them is about.
     workloads: HashMap<task::Id, WorkloadId>,
-    under_way: BTreeMap<WorkloadId, Since>,
+    under_way: BTreeMap<WorkloadId, UnderWay>,
     room: Arc<Semaphore>,
 }
 
-/// What became of a workload since its call was made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
-    Nothing,
-    /// A call for it was wanted again.
-    AskedAgain,
+struct UnderWay {
+    call: Call,
+    /// Something else was asked for the workload since.
+    is_overtaken: bool,
 }
 
+#[derive(Clone, PartialEq)]
 enum Call {
     Ensure(Box<Workload>),
     Remove(WorkloadId),
@@ -57,11 +56,11 @@ impl Calls {
     }
 
     fn make(&mut self, app: &Arc<App>, id: WorkloadId, call: Call) {
-        if let Some(since) = self.under_way.get_mut(&id) {
-            *since = Since::AskedAgain;
+        if let Some(under_way) = self.under_way.get_mut(&id) {
+            under_way.is_overtaken = under_way.call != call;
             return;
         }
-        self.under_way.insert(id.clone(), Since::Nothing);
+        self.under_way.insert(id.clone(), UnderWay { call: call.clone(), is_overtaken: false });
         let (app, room) = (app.clone(), self.room.clone());
         let task = self.tasks.spawn(async move {
             // The semaphore is never closed.
@@ -71,22 +70,39 @@ impl Calls {
         self.workloads.insert(task.id(), id);
     }
 
-    /// Ends when a call has ended for whose workload another is wanted. Can be given up at any time.
+    /// Forgets the calls that have ended: a look begins, and sees what became of them.
+    pub(super) fn reap(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.end(ended.map_or_else(|error| error.id(), |(task, ())| task));
+        }
+    }
+
+    /// Ends when a call has ended after which another is wanted. Can be given up at any time.
     pub(super) async fn wanted_again(&mut self) {
-        while let Some(ended) = self.tasks.join_next_with_id().await {
-            let (task, broke_off) = match ended {
-                Ok((task, ())) => (task, false),
-                Err(error) => {
-                    tracing::error!(%error, "a call to the runtime broke off");
-                    (error.id(), true)
-                }
+        let mut is_wanted = false;
+        loop {
+            // All that have ended lead to one look.
+            let ended = match self.tasks.try_join_next_with_id() {
+                None if is_wanted => return,
+                None => self.tasks.join_next_with_id().await,
+                ended => ended,
             };
-            let since = self.workloads.remove(&task).and_then(|id| self.under_way.remove(&id));
-            if broke_off || since == Some(Since::AskedAgain) {
-                return;
+            match ended {
+                Some(Ok((task, ()))) => is_wanted |= self.end(task),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a call to the runtime broke off");
+                    self.end(error.id());
+                    is_wanted = true;
+                }
+                None => std::future::pending().await,
             }
         }
-        std::future::pending().await
+    }
+
+    /// Whether another call is wanted for its workload.
+    fn end(&mut self, task: task::Id) -> bool {
+        let under_way = self.workloads.remove(&task).and_then(|id| self.under_way.remove(&id));
+        under_way.is_some_and(|under_way| under_way.is_overtaken)
     }
 }
 

@@ -71,6 +71,7 @@ pub async fn run(app: Arc<App>) -> Epoch {
 
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
 async fn pass(app: &Arc<App>, last: &mut Option<Inputs>, calls: &mut Calls) -> Result<Option<Timestamp>, Unfinished> {
+    calls.reap();
     let inputs = gather::inputs(app, now(), last).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
