@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disagreement::{Disagreement, DisagreementExample};
 use crate::histogram::LatencyHistogram;
-use crate::names::{DeploymentName, GatewayId, RevisionNumber};
+use crate::names::{DeploymentName, GatewayId, RevisionNumber, VariantName};
 use crate::route::{TableVersion, Window};
 use crate::units::Exposure;
 use crate::workload::WorkloadId;
@@ -27,6 +27,10 @@ pub struct VariantEvidence {
     pub deployment: DeploymentName,
     pub window: Window,
     pub revision: RevisionNumber,
+    /// A gateway of an earlier version names none: whatever it counted is read as of the version on trial, which decisions
+    /// are made on; that of other revisions is then found by nobody.
+    #[serde(default = "VariantName::canary")]
+    pub variant: VariantName,
     pub evidence: Evidence,
     /// The latest mirrored requests that this variant answered otherwise; none unless the route asks for them. Apart
     /// from the evidence: decisions are made on counts.
@@ -34,12 +38,14 @@ pub struct VariantEvidence {
     pub examples: Vec<DisagreementExample>,
 }
 
-/// Which requests belong together: those of one revision within one window of its deployment.
+/// Which requests belong together: those of one variant within one window of its deployment. The variants of an experiment
+/// share a revision.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvidenceKey {
     pub deployment: DeploymentName,
     pub window: Window,
     pub revision: RevisionNumber,
+    pub variant: VariantName,
 }
 
 /// Counts of one variant.
@@ -78,7 +84,12 @@ impl Evidence {
 pub fn merge<'a>(reports: impl IntoIterator<Item = &'a EvidenceReport>) -> BTreeMap<EvidenceKey, Evidence> {
     let mut all = BTreeMap::<EvidenceKey, Evidence>::new();
     for v in reports.into_iter().flat_map(|r| &r.variants) {
-        let key = EvidenceKey { deployment: v.deployment.clone(), window: v.window, revision: v.revision };
+        let key = EvidenceKey {
+            deployment: v.deployment.clone(),
+            window: v.window,
+            revision: v.revision,
+            variant: v.variant.clone(),
+        };
         all.entry(key).or_default().merge(&v.evidence);
     }
     all

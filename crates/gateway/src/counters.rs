@@ -151,6 +151,7 @@ impl Counters {
             deployment: key.deployment.clone(),
             window: key.window,
             revision: key.revision,
+            variant: key.variant.clone(),
             evidence: entry.counters.evidence(),
             examples: Vec::new(),
         };
@@ -190,9 +191,9 @@ mod tests {
     fn key(step: u32) -> (EvidenceKey, Series) {
         let deployment: DeploymentName = "m".parse().unwrap();
         let window = Window { revision: RevisionNumber(2), step };
-        let series =
-            Series { deployment: deployment.clone(), variant: VariantName::canary(), version: "2".parse().unwrap() };
-        (EvidenceKey { deployment, window, revision: RevisionNumber(2) }, series)
+        let variant = VariantName::canary();
+        let series = Series { deployment: deployment.clone(), variant: variant.clone(), version: "2".parse().unwrap() };
+        (EvidenceKey { deployment, window, revision: RevisionNumber(2), variant }, series)
     }
 
     #[test]

@@ -49,10 +49,10 @@ impl Compiler {
         self.backends.retain(|_, backend| backend.strong_count() > 0);
         let open = counters.open(keys(table));
         let routes = table.deployments.iter().map(|(name, route)| {
-            let variants = route.variants.iter().filter_map(|variant| {
-                let key = EvidenceKey { deployment: name.clone(), window: route.window, revision: variant.revision };
-                Some(self.variant(name, variant, open.get(&key)?.clone()))
-            });
+            let variants = route
+                .variants
+                .iter()
+                .filter_map(|variant| Some(self.variant(name, variant, open.get(&key(name, route, variant))?.clone())));
             (name.to_string(), CompiledRoute { variants: variants.collect() })
         });
         let routes: HashMap<_, CompiledRoute> = routes.collect();
@@ -107,9 +107,17 @@ impl Compiler {
 
 fn keys(table: &RouteTable) -> impl Iterator<Item = (EvidenceKey, Series)> {
     table.deployments.iter().flat_map(|(name, route): (_, &Route)| {
-        let key = |v: &Variant| EvidenceKey { deployment: name.clone(), window: route.window, revision: v.revision };
-        route.variants.iter().map(move |variant| (key(variant), series(name, variant)))
+        route.variants.iter().map(move |variant| (key(name, route, variant), series(name, variant)))
     })
+}
+
+fn key(deployment: &DeploymentName, route: &Route, variant: &Variant) -> EvidenceKey {
+    EvidenceKey {
+        deployment: deployment.clone(),
+        window: route.window,
+        revision: variant.revision,
+        variant: variant.name.clone(),
+    }
 }
 
 fn series(deployment: &DeploymentName, variant: &Variant) -> Series {

@@ -2,7 +2,8 @@
 
 use modelyard_core::state::Cause;
 use modelyard_core::{
-    Course, Evidence, EvidenceKey, Observed, RevisionNumber, Window, Workload, WorkloadId, WorkloadStatus,
+    Course, Evidence, EvidenceKey, Observed, RevisionNumber, VariantName, Window, Workload, WorkloadId,
+    WorkloadStatus,
 };
 
 use super::Walk;
@@ -61,7 +62,9 @@ impl<'a> Walk<'a> {
     pub(super) fn evidence(&self) -> Evidence {
         let revision = self.rollout.revision;
         let window = Window { revision, step: self.rollout.step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+        // A version of a course without traffic goes by another name than a canary.
+        let variant = self.course().map_or_else(VariantName::canary, |course| course.variant());
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
         self.inputs.evidence.get(&key).cloned().unwrap_or_default()
     }
 

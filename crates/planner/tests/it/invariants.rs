@@ -317,7 +317,8 @@ impl<'a> Pass<'a> {
         let revision = self.before.target;
         let Some(course) = self.revision(revision).spec.strategy.course() else { return Decision::Pass };
         let window = Window { revision, step: step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision };
+        let variant = course.variant();
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
         let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
         course.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
     }

@@ -8,7 +8,7 @@ use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision};
 use modelyard_core::{
     Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format, LatencyHistogram,
     ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources, RevisionNumber, Route, Signature,
-    Span, StateVersion, Step, Strategy, Timestamp, VersionRef, Weight, Window, WorkloadId, WorkloadStatus,
+    Span, StateVersion, Step, Strategy, Timestamp, VariantName, VersionRef, Weight, Window, WorkloadId, WorkloadStatus,
 };
 use modelyard_planner::plan;
 
@@ -180,7 +180,9 @@ impl World {
     pub(crate) fn evidence(&mut self, requests: u64, errors: u64, latency_ms: u64) {
         let rollout = self.desired().state.rollout.clone().unwrap();
         let window = Window { revision: rollout.revision, step: rollout.step + 1 };
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision };
+        let course = self.history[&rollout.revision].spec.strategy.course();
+        let variant = course.map_or_else(VariantName::canary, |course| course.variant());
+        let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision, variant };
         let mut latency = LatencyHistogram::default();
         latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);
         self.inputs.evidence.insert(key, Evidence { requests, errors, rescued: 0, latency, ..Evidence::default() });
