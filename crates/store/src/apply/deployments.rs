@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::manifest::DeploymentManifest;
 use modelyard_core::state::{Cause, Control, DeploymentState};
-use modelyard_core::{DeploymentName, ModelName, RevisionNumber, VersionName, VersionRef};
+use modelyard_core::{DeploymentName, ModelName, RevisionNumber, RevisionVariant, VersionName, VersionRef};
 use sqlx::types::Json;
 
 use super::{Applying, Change, Deployment};
 use crate::aliases;
 use crate::error::ProblemStatus;
 use crate::revisions::{self, NewRevision};
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, models};
 
 /// A deployment that can be applied.
 struct Checked<'b> {
@@ -21,6 +21,8 @@ struct Checked<'b> {
     manifest: &'b DeploymentManifest,
     /// What `spec.version` means now.
     version: VersionName,
+    /// Of an A/B test.
+    variants: Vec<RevisionVariant>,
     known: Option<&'b DesiredDeployment>,
 }
 
@@ -44,10 +46,11 @@ impl Applying<'_> {
         let mut versions = BTreeMap::new();
         for (document, manifest, expected) in batch {
             let Some(version) = self.resolve(*document, manifest, &mut versions).await? else { continue };
+            let Some(variants) = self.variants(*document, manifest, &version).await? else { continue };
             let known = before.get(&manifest.name);
             match stale(&manifest.name, *expected, known) {
                 Some(message) => self.problem(*document, "metadata.name", ProblemStatus::Stale, message),
-                None => checked.push(Checked { document: *document, manifest, version, known }),
+                None => checked.push(Checked { document: *document, manifest, version, variants, known }),
             }
         }
         if !self.problems.is_empty() {
@@ -59,6 +62,7 @@ impl Applying<'_> {
             deployment: &c.manifest.name,
             spec: &c.manifest.spec,
             version: &c.version,
+            variants: &c.variants,
             cause: &Cause::Applied,
             actor: self.actor,
         });
@@ -116,6 +120,30 @@ impl Applying<'_> {
         };
         self.problem(document, "spec.version", ProblemStatus::Invalid, message);
         Ok(None)
+    }
+
+    /// The variants of an A/B test with their versions, which must be registered; none for another strategy.
+    async fn variants(
+        &mut self,
+        document: usize,
+        manifest: &DeploymentManifest,
+        baseline: &VersionName,
+    ) -> Result<Option<Vec<RevisionVariant>>> {
+        let Some(test) = manifest.spec.strategy.ab_test() else { return Ok(Some(Vec::new())) };
+        let mut variants = Vec::new();
+        let wanted = test.versions(&manifest.spec.model, baseline);
+        for (place, ((name, weight), (model, version))) in test.shares().into_iter().zip(&wanted).enumerate() {
+            match models::find(&mut self.tx, model, version).await? {
+                Some(version) => variants.push(RevisionVariant { name, version, weight }),
+                None => {
+                    let path = format!("spec.strategy.abTest.variants[{place}].version");
+                    let message = format!("model {model} has no version {version}");
+                    self.problem(document, &path, ProblemStatus::Invalid, message);
+                }
+            }
+        }
+        let is_whole = variants.len() == wanted.len();
+        Ok(is_whole.then_some(variants))
     }
 
     async fn create(&mut self, manifests: impl Iterator<Item = &DeploymentManifest>) -> Result<()> {

@@ -6,6 +6,7 @@ mod access;
 mod applying;
 mod committing;
 mod concurrency;
+mod experiments;
 mod going_back;
 mod office;
 mod registry;
