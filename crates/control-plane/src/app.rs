@@ -12,6 +12,7 @@ use tokio::sync::{RwLock, watch};
 
 use crate::access::Access;
 use crate::artifacts::Artifacts;
+use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
 use crate::office::Term;
@@ -28,6 +29,8 @@ pub struct App {
     pub artifacts: Arc<Artifacts>,
     pub runtime: Arc<dyn Runtime>,
     pub gateways: Gateways,
+    /// What of the gateways' counts is in Postgres.
+    pub exposures_kept: Kept,
     pub inspector: Inspector,
     pub wake: Arc<Wake>,
     /// What the last reconcile found of each deployment.

@@ -16,6 +16,7 @@ use crate::access::{Access, AccessError};
 use crate::app::{App, now};
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
+use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::http;
 use crate::inspect::Inspector;
@@ -116,6 +117,7 @@ impl Means {
             artifacts: self.artifacts.clone(),
             runtime,
             gateways: Gateways::new(term.epoch()),
+            exposures_kept: Kept::default(),
             inspector: Inspector {
                 worker_binary: config.worker_binary.clone(),
                 timeout: config.inspect_timeout,

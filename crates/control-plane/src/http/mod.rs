@@ -10,12 +10,14 @@ mod deployments;
 mod dispatch;
 mod drive;
 mod events;
+mod experiment;
 mod extract;
 mod guard;
 mod health;
 mod internal;
 mod listen;
 mod models;
+mod outcomes;
 mod revisions;
 mod rollback;
 mod rollout;
@@ -85,6 +87,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(drive::abort))
         .routes(routes!(rollout::get_rollout))
         .routes(routes!(served::get_served))
+        .routes(routes!(outcomes::post_outcomes))
+        .routes(routes!(experiment::get_experiment))
+        .routes(routes!(experiment::conclude))
         .routes(routes!(events::list_events))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token));

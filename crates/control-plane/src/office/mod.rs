@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::runtimes::{self, OpenError};
 use crate::serve::Means;
 use crate::wake::Wake;
-use crate::{kubernetes, reconcile, sweep};
+use crate::{exposures, kubernetes, reconcile, sweep};
 
 /// How long a control plane that says nothing stays in office.
 const TTL: Duration = Duration::from_secs(5);
@@ -149,6 +149,7 @@ async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: 
     tracing::info!(epoch = %term.epoch(), "control plane in office");
     tokio::select! {
         successor = reconcile::run(app.clone()) => End::Deposed(successor),
+        never = exposures::run(app.clone()) => match never {},
         never = sweep::run(app) => match never {},
         never = kubernetes::look_after_tokens(&means.config.kubernetes, &means.store) => match never {},
     }
