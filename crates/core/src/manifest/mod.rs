@@ -66,6 +66,7 @@ pub struct Document {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a file has few documents, and each is read once")]
 pub enum Resource {
     Model(ModelManifest),
     ModelVersion(VersionManifest),
