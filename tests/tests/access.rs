@@ -197,6 +197,10 @@ async fn a_token_ends_when_it_expires_or_is_revoked_by_whomever() {
 
     let (id, elsewhere) = made(&stack.client, "elsewhere", Role::Viewer, "1h").await;
     assert_eq!(get(&stack, "/api/v1/models", &elsewhere).await, 200);
+    let follow = reqwest::Client::builder().no_proxy().build().unwrap();
+    let follow = follow.get(format!("{}/api/v1/events", stack.server_url())).header("accept", "text/event-stream");
+    let mut followed = follow.bearer_auth(&elsewhere).send().await.unwrap();
+    assert_eq!(followed.status(), 200);
     let listed = control_plane(&["token", "list"], stack.database_url());
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("elsewhere\tviewer") && !listed.contains(&elsewhere), "{listed}");
@@ -205,6 +209,8 @@ async fn a_token_ends_when_it_expires_or_is_revoked_by_whomever() {
     let since = Instant::now();
     eventually("it is refused", async || (get(&stack, "/api/v1/models", &elsewhere).await == 401).then_some(())).await;
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    // What it was admitted to before ends, too.
+    while followed.chunk().await.unwrap().is_some() {}
 
     let tokens = stack.client.tokens().await.unwrap();
     let names: Vec<_> = tokens.iter().map(|t| t.name.as_str()).collect();

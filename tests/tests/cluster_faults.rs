@@ -37,6 +37,35 @@ async fn an_api_server_that_is_away_is_told_of_and_delays_neither_requests_nor_a
     nothing_was_lost("API server", load).await;
 }
 
+/// Nothing refuses a connection, and none that is open is closed: only silence tells. A watch is taken for dead after 65 s.
+#[tokio::test]
+async fn an_api_server_that_hangs_is_told_of_and_heard_of_again() {
+    if !Stopped::is_possible() {
+        return;
+    }
+    let (stack, load) = with_version_1_warm().await;
+    let apiserver = Stopped::freeze("apiserver").await;
+    let frozen = Instant::now();
+    stack.until("the status tells", |d| text(d).contains(SILENCE)).await;
+    eprintln!("hung API server: its silence was told of after {:?}", frozen.elapsed());
+    assert!(frozen.elapsed() < Duration::from_secs(90), "65 s, and two attempts to connect");
+    // Told once, it stays told: no attempt that merely takes its time is taken for an answer.
+    let watched = Instant::now();
+    while watched.elapsed() < OUTAGE {
+        let deployment = stack.deployment().await;
+        assert!(text(&deployment).contains(SILENCE), "after {:?}: {}", frozen.elapsed(), text(&deployment));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    roll_back_to_version_1(&stack, &load).await;
+    apiserver.start().await;
+
+    let back = Instant::now();
+    stack.until("all is well again", |d| ready(d) == 4 && !text(d).contains(SILENCE)).await;
+    eprintln!("hung API server: heard of {:?} after it goes on", back.elapsed());
+    a_deleted_pod_is_replaced(&stack).await;
+    nothing_was_lost("hung API server", load).await;
+}
+
 #[tokio::test]
 async fn an_etcd_that_is_away_delays_neither_requests_nor_a_rollback() {
     if !Stopped::is_possible() {

@@ -11,7 +11,7 @@ use modelyard_test_support::{Load, Options, Stack, eventually, manifest};
 
 const ROLLING: &str = "replicas: 2, strategy: {rolling: {}}";
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 3s}, {weight: 50, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05}}}";
 const HELD: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 1h}]}}";
 
 fn linear() -> DeploymentName {

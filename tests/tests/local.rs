@@ -14,7 +14,7 @@ use modelyard_test_support::{Load, Stack, eventually, manifest};
 
 const ROLLING: &str = "replicas: 2, strategy: {rolling: {}}";
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 10, hold: 2s}, {weight: 50, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01, maxLatencyP99: 2s}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05, maxLatencyP95: 2s}}}";
 /// A canary that stays where it is.
 const HELD: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 1h}]}}";
 

@@ -31,7 +31,7 @@ async fn deploy(stack: &Stack, model: &str, version: &str, file: &str) {
          apiVersion: modelyard.dev/v1\nkind: ModelVersion\nmetadata: {{name: {model}-{version}}}\n\
          spec: {{model: {model}, version: \"{version}\", format: onnx, artifact: {{uri: {file}}}}}\n---\n\
          apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: {model}}}\n\
-         spec: {{model: {model}, version: \"{version}\", strategy: {{rolling: {{}}}}}}\n"
+         spec: {{model: {model}, version: \"{version}\", allowSchemaChange: true, strategy: {{rolling: {{}}}}}}\n"
     );
     let file = BundleFile { name: "models.yaml".into(), text, artifacts: [(file.to_owned(), digest)].into() };
     let applied =

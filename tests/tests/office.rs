@@ -17,7 +17,7 @@ use rustix::process::Signal;
 const ROLLING: &str = "replicas: 1, strategy: {rolling: {}}";
 /// Its steps end while nobody is in office.
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 2s}, {weight: 50, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05}}}";
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 fn linear() -> DeploymentName {
@@ -228,7 +228,7 @@ async fn a_standby_passes_everything_on_both_ways() {
 #[tokio::test]
 async fn evidence_of_several_gateways_adds_up() {
     const HELD: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 50, hold: 1h}], \
-                        analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                        analysis: {minRequests: 10, warmup: 0, maxErrorRate: 0.05}}}";
     let mut pair = Pair::start().await;
     let second = pair.start_gateway(&[pair.b.url()]).await;
     deploy_and_wait(&pair.a, "1", ROLLING).await;

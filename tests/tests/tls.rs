@@ -1,6 +1,6 @@
 //! TLS on the admin API and the gateway: served from files, which change while both run.
 
-use modelyard_test_support::{Options, Stack, TestCertificate, eventually, manifest};
+use modelyard_test_support::{Options, Pair, Stack, TestCertificate, eventually, manifest};
 use tokio::net::TcpStream;
 
 const ROLLING: &str = "replicas: 1, strategy: {rolling: {}}";
@@ -59,4 +59,33 @@ async fn both_serve_tls_and_take_a_new_certificate_while_they_run() {
     let answer = stack.certificate().client().post(format!("{}{INFER}", stack.gateway_url()));
     let body = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[3,4]}]}"#;
     assert_eq!(answer.body(body).send().await.unwrap().status(), 200);
+}
+
+/// As in a cluster: what a standby knows of the one in office is its pod's address.
+#[tokio::test]
+async fn a_standby_trusts_the_one_in_office_by_the_name_in_its_certificate() {
+    const NAME: &str = "control-plane.test";
+    let tls = TestCertificate::naming(&[NAME]);
+    let mut pair = Pair::new(async |address| address).await;
+    let trust = ["--ca-file".to_owned(), tls.ca().display().to_string()];
+    pair.a.arguments = tls.arguments();
+    pair.b.arguments = [&tls.arguments()[..], &trust, &["--peer-name".into(), NAME.into()]].concat();
+    let asks = |address| {
+        let client = tls.client_builder().resolve(NAME, address).build().unwrap();
+        move |path: &str| client.get(format!("https://{NAME}:{}{path}", address.port())).send()
+    };
+    let (ask_a, ask_b) = (asks(pair.a.address()), asks(pair.b.address()));
+
+    pair.start_a();
+    eventually("a is in office", async || {
+        ask_a("/metrics").await.ok()?.text().await.ok().filter(|text| text.contains("modelyard_in_office 1\n"))
+    })
+    .await;
+    pair.start_b();
+    let passed_on = eventually("b stands by", async || {
+        ask_b("/api/v1/deployments").await.ok().filter(|answer| answer.status().is_success())
+    })
+    .await;
+    assert_eq!(passed_on.json::<serde_json::Value>().await.unwrap()["items"], serde_json::json!([]));
+    assert!(!ask_b("/metrics").await.unwrap().text().await.unwrap().contains("modelyard_in_office 1\n"));
 }

@@ -1,11 +1,14 @@
 //! `bench`: figures, measured on this machine, on a stack of its own.
 
+mod decisions;
+mod history;
 mod reconcile;
 mod rollback;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::build::Profile;
 use crate::console::Console;
 use crate::interrupt::Interrupt;
 
@@ -13,12 +16,21 @@ use crate::interrupt::Interrupt;
 pub(crate) struct Args {
     #[arg(value_enum)]
     what: What,
-    /// Of `rollback`
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    /// Of `rollback` [default: 50], and of each version of `decisions` [default: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Of the random numbers of `decisions`
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Of `reconcile`
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     deployments: u32,
+    /// Of `history`
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2000..=100_000_000))]
+    events: u32,
+    /// Of `history` and `reconcile`: with programs as they are built for development
+    #[arg(long)]
+    debug: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
@@ -29,6 +41,10 @@ enum What {
     Rollback,
     /// From an apply of many deployments to all their objects in a cluster, beside kubectl
     Reconcile,
+    /// With so many events: how fast they are written, what served at a time is told, and their chain is verified
+    History,
+    /// How often rollouts of models with a known truth are decided rightly, and on how many requests
+    Decisions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,9 +56,20 @@ enum Format {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let quiet = Console::new(args.output == Format::Json);
+    let profile = if args.debug { Profile::Dev } else { Profile::Release };
     let (json, text) = match args.what {
-        What::Rollback => rollback::measure(args.runs, quiet, &mut interrupt).await?,
-        What::Reconcile => reconcile::measure(args.deployments, quiet, &mut interrupt).await?,
+        What::Rollback => rollback::measure(args.runs.unwrap_or(50), quiet, &mut interrupt).await?,
+        What::History => history::measure(args.events, profile, quiet, &mut interrupt).await?,
+        What::Reconcile => reconcile::measure(args.deployments, profile, quiet, &mut interrupt).await?,
+        What::Decisions => {
+            let as_json = args.output == Format::Json;
+            let measured = tokio::select! {
+                measured = decisions::measure(args.runs.unwrap_or(1000), args.seed, as_json, quiet) => measured?,
+                _ = interrupt.wait() => anyhow::bail!("interrupted"),
+            };
+            Console::new(false).say(measured);
+            return Ok(());
+        }
     };
     let console = Console::new(false);
     match args.output {

@@ -9,6 +9,7 @@ use crate::console::Console;
 use crate::workspace;
 
 const CONTROL_PLANE: &str = "modelyard-control-plane";
+const SIMULATION: &str = "modelyard-simulation";
 const PACKAGES: [&str; 3] = [CONTROL_PLANE, "modelyard-gateway", "modelyard-worker"];
 
 /// How programs are built.
@@ -27,6 +28,11 @@ pub(crate) async fn binaries(profile: Profile, console: Console) -> Result<PathB
 /// Builds the control plane alone, and says nothing on standard output; returns its path.
 pub(crate) async fn control_plane(profile: Profile) -> Result<PathBuf> {
     Ok(build(profile, &[CONTROL_PLANE]).await?.join(CONTROL_PLANE))
+}
+
+/// Builds the simulation of rollouts, and says nothing on standard output; returns its path.
+pub(crate) async fn simulation(profile: Profile) -> Result<PathBuf> {
+    Ok(build(profile, &[SIMULATION]).await?.join(SIMULATION))
 }
 
 async fn build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {

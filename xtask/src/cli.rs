@@ -86,6 +86,10 @@ mod tests {
             "history linear --at -5m",
             "infer linear --data [[3,4]] --version 2 -o json",
             "events --deployment linear --since 2026-11-24T12:00:00Z --follow -o json",
+            "events verify",
+            "events verify --from 7:0000000000000000000000000000000000000000000000000000000000000000 -o json",
+            "events head --server http://127.0.0.1:1",
+            "bench history --events 2000 -o json",
             "alias set linear stable 2",
             "alias drop linear stable",
             "kube up",
@@ -117,6 +121,8 @@ mod tests {
             "token create --role viewer",
             "token create --name a --role root",
             "infer l",
+            "events verify --expect 7",
+            "events --follow verify",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("xtask").chain(line.split(' ')));
             assert_eq!(parsed.map_err(|e| e.exit_code()).err(), Some(2), "{line}");

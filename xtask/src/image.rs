@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         console.say(reference);
     }
     if args.load {
-        kube::load_image(&path, console)?;
+        kube::load_image(kube::made_here()?.as_ref(), &path, console)?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 
 use self::components::Layout;
 use self::process::Component;
-use self::provider::Provider;
+pub(crate) use self::provider::Provider;
 use self::state::State;
 use self::steps::Steps;
 use crate::console::Console;
@@ -62,7 +62,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     let state = State::of_this_machine()?;
     match command {
         Command::Up => {
-            let kubeconfig = up::up(&state, steps)?;
+            let (_, kubeconfig) = up::up(&state, steps)?;
             console.say(up::epilogue(&kubeconfig, &state));
             Ok(())
         }
@@ -100,9 +100,19 @@ pub(crate) fn is_of_kube_up(kubeconfig: &Path) -> Result<bool> {
     Ok(has_components && kubeconfig == state.kubeconfig())
 }
 
-/// A cluster that runs: one that does, or else a new one. Its kubeconfig.
-pub(crate) fn ensure_up(console: Console) -> Result<PathBuf> {
+/// The way to a cluster that [`ensure_up`] would go. Nothing is started.
+pub(crate) fn choose(console: Console) -> Result<Provider> {
+    up::choose(&State::of_this_machine()?, Steps::new(console))
+}
+
+/// A cluster that runs: one that does, or else a new one. How it was made, and its kubeconfig.
+pub(crate) fn ensure_up(console: Console) -> Result<(Provider, PathBuf)> {
     up::up(&State::of_this_machine()?, Steps::new(console))
+}
+
+/// How the cluster was made that an earlier `kube up` left running here, if one did.
+pub(crate) fn made_here() -> Result<Option<Provider>> {
+    Ok(Provider::recorded(&State::of_this_machine()?))
 }
 
 /// Runs kubectl as a cluster's administrator.
@@ -132,12 +142,12 @@ impl Kubectl {
     }
 }
 
-/// Loads an image archive into the cluster that `kube up` made.
-pub(crate) fn load_image(archive: &Path, console: Console) -> Result<()> {
+/// Loads an image archive into the nodes of a cluster of this machine that was made in that way.
+pub(crate) fn load_image(provider: Option<&Provider>, archive: &Path, console: Console) -> Result<()> {
     let state = State::of_this_machine()?;
     let steps = Steps::new(console);
     let file = archive.display();
-    match Provider::recorded(&state) {
+    match provider {
         Some(Provider::Kind) => steps.run("loading into kind", || docker::kind_load(archive)),
         Some(Provider::K3d) => steps.run("loading into k3d", || docker::k3d_load(archive)),
         Some(Provider::Debian) => steps.run("loading into the node", || up::import(&state, archive)),

@@ -32,7 +32,9 @@ fn sections(command: &Command, path: &str, page: &mut String) {
         let path = format!("{path} {}", sub.get_name());
         if sub.has_subcommands() {
             sections(sub, &path, page);
-        } else {
+        }
+        // One with commands of its own may do something by itself.
+        if !sub.is_subcommand_required_set() {
             let help = sub.clone().bin_name(&path).term_width(100).render_help().to_string();
             // What all client commands share is in the table above.
             let help = help.split("\nFor commands that call a running Modelyard:").next().unwrap_or_default();

@@ -21,7 +21,7 @@ use crate::service::{Service, Spec};
 
 const CONTROL_PLANE: &str = "control-plane";
 const GATEWAY: &str = "gateway";
-const DATABASE: &str = "modelyard";
+pub(crate) const DATABASE: &str = "modelyard";
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 const WORKERS_WITHIN: Duration = Duration::from_secs(60);
 

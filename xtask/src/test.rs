@@ -47,13 +47,13 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
     let models =
         tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
     let binaries = build::binaries(Profile::Dev, console).await?;
-    let kubernetes = if args.fast { None } else { Some(kubernetes(&binaries, console).await?) };
+    let kubernetes = if args.fast { None } else { kubernetes(&binaries, console).await? };
     let (url, cluster) = database(console).await?;
 
     let mut runner = Command::from(workspace::cargo());
     if has_nextest().await {
         runner.args(["nextest", "run", "--workspace"]);
-        if args.fast {
+        if kubernetes.is_none() {
             runner.args(["--filterset", "not binary(/^cluster/)"]);
         }
     } else {
@@ -90,23 +90,60 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
 /// The cluster that tests run on.
 struct Kubernetes {
     kubeconfig: PathBuf,
-    /// That workers run, loaded into the node.
+    /// That workers run, where nodes have it or find it.
     image: String,
     /// Whether it was started for the tests, and ends with them.
     is_ours: bool,
 }
 
-async fn kubernetes(binaries: &Path, console: Console) -> Result<Kubernetes> {
+/// How the programs under test come to the pods of a cluster.
+#[derive(Debug, PartialEq, Eq)]
+enum Images {
+    /// As an image that is loaded into its nodes.
+    Loaded,
+    /// As one of that name, which somebody has pushed to where the cluster pulls from.
+    Pushed(String),
+    /// Not at all: it runs no pods.
+    NoPods,
+}
+
+/// `pushed` is what `MODELYARD_TEST_IMAGE` says.
+fn images(provider: &kube::Provider, pushed: Option<String>) -> Result<Images> {
+    match provider {
+        kube::Provider::Kind | kube::Provider::K3d | kube::Provider::Debian => Ok(Images::Loaded),
+        kube::Provider::Binaries(_) => Ok(Images::NoPods),
+        kube::Provider::Given => pushed.filter(|image| !image.is_empty()).map(Images::Pushed).context(
+            "nothing can be loaded into the cluster that KUBECONFIG names: push the image of `cargo xtask image --debug` to \
+             where that cluster pulls from, and set MODELYARD_TEST_IMAGE to its name (docs/development-cluster.md)",
+        ),
+    }
+}
+
+/// A cluster with pods, or `None`, and said so, where this machine has none.
+async fn kubernetes(binaries: &Path, console: Console) -> Result<Option<Kubernetes>> {
     let binaries = binaries.to_owned();
     let bring_up = move || {
         let was_up = kube::is_up()?;
         let remedy = "no cluster to test on; `cargo xtask test --fast` leaves out what needs one";
-        let kubeconfig = kube::ensure_up(console).context(remedy)?;
-        let (path, archive) = image::write(&binaries)?;
-        kube::load_image(&path, console)?;
-        // The name that its content gives: an image of an earlier run is never taken for this one.
-        let image = archive.references.last().cloned().context("the image has no name")?;
-        Ok(Kubernetes { kubeconfig, image, is_ours: !was_up })
+        let pushed = std::env::var("MODELYARD_TEST_IMAGE").ok();
+        let images = images(&kube::choose(console).context(remedy)?, pushed)?;
+        if images == Images::NoPods {
+            console.say(
+                "NOT TESTED on Kubernetes: its programs are here, but no node that runs pods; going on as with --fast",
+            );
+            return Ok(None);
+        }
+        let (provider, kubeconfig) = kube::ensure_up(console).context(remedy)?;
+        let image = match images {
+            Images::Pushed(image) => image,
+            Images::Loaded | Images::NoPods => {
+                let (path, archive) = image::write(&binaries)?;
+                kube::load_image(Some(&provider), &path, console)?;
+                // The name that its content gives: an image of an earlier run is never taken for this one.
+                archive.references.last().cloned().context("the image has no name")?
+            }
+        };
+        Ok(Some(Kubernetes { kubeconfig, image, is_ours: !was_up }))
     };
     tokio::task::spawn_blocking(bring_up).await.context("bringing up a cluster panicked")?
 }
@@ -145,4 +182,24 @@ async fn run_tests(mut runner: Command, interrupt: &mut Interrupt) -> Result<boo
         }
     };
     Ok(status.context("cannot wait for the tests")?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::Provider;
+
+    #[test]
+    fn the_image_under_test_is_loaded_where_nodes_are_ours_and_named_where_they_are_not() {
+        for ours in [Provider::Kind, Provider::K3d, Provider::Debian] {
+            assert_eq!(images(&ours, Some("registry/other:1".into())).unwrap(), Images::Loaded, "{ours:?}");
+        }
+        let pushed = images(&Provider::Given, Some("registry/modelyard:1".into())).unwrap();
+        assert_eq!(pushed, Images::Pushed("registry/modelyard:1".into()));
+        for missing in [None, Some(String::new())] {
+            let error = images(&Provider::Given, missing).unwrap_err().to_string();
+            assert!(error.contains("set MODELYARD_TEST_IMAGE"), "{error}");
+        }
+        assert_eq!(images(&Provider::Binaries("/assets".into()), None).unwrap(), Images::NoPods);
+    }
 }

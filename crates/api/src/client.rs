@@ -6,15 +6,15 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use modelyard_core::event::Event;
 use modelyard_core::outcomes::{ExperimentReport, NewOutcome};
-use modelyard_core::{AliasName, DeploymentName, Digest, ModelName, RevisionNumber, Timestamp, VersionName};
+use modelyard_core::{AliasName, ChainHead, DeploymentName, Digest, ModelName, RevisionNumber, Timestamp, VersionName};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::ProblemDetails;
 use crate::types::{
-    AliasMoved, Applied, Artifact, Bundle, Conclude, Deployment, Model, MoveAlias, Outcomes, OutcomesTaken, Page,
-    Revision, Rollback, Rollout, Served, Version,
+    AliasMoved, Applied, Artifact, Bundle, ChainedEvents, Conclude, Deployment, EventsHead, Model, MoveAlias, Outcomes,
+    OutcomesTaken, Page, Revision, Rollback, Rollout, Served, Version,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -294,6 +294,18 @@ impl Client {
             path += &format!("since={since}");
         }
         self.all(&path).await
+    }
+
+    /// How far the chain of events has come.
+    pub async fn events_head(&self) -> Result<ChainHead> {
+        let EventsHead { head } = self.get("/events/head").await?;
+        Ok(head)
+    }
+
+    /// Events as the chain has them, those after a position, at most `limit`.
+    pub async fn chained_events(&self, after: Option<i64>, limit: u32) -> Result<ChainedEvents> {
+        let request = self.request(Method::GET, "/events/chain").query(&[("limit", limit)]);
+        self.json(if let Some(after) = after { request.query(&[("cursor", after)]) } else { request }).await
     }
 
     /// Events as they happen, after those since a time (default: from now on).

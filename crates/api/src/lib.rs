@@ -6,6 +6,8 @@ pub mod client;
 pub mod problem;
 pub mod tokens;
 pub mod types;
+mod verify;
 
 pub use client::{Client, ClientError};
 pub use problem::ProblemDetails;
+pub use verify::VerifyError;

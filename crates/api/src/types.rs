@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use modelyard_core::chain::{ChainHead, ChainedEvent};
 use modelyard_core::event::Event;
 use modelyard_core::manifest::Problem;
 use modelyard_core::outcomes::NewOutcome;
@@ -166,6 +167,9 @@ pub struct AliasMoved {
     pub previous: Option<VersionName>,
     /// The deployments that follow the alias, each with the revision it now rolls to.
     pub rolled: Vec<RolledDeployment>,
+    /// What was accepted, and should be known of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -314,3 +318,14 @@ pub struct Conclude {
 
 /// Events, oldest first.
 pub type Events = Page<Event>;
+
+/// Events as the chain has them, in order of position.
+pub type ChainedEvents = Page<ChainedEvent>;
+
+/// How far the chain of events has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventsHead {
+    /// `POSITION:HASH`
+    #[schema(value_type = String)]
+    pub head: ChainHead,
+}

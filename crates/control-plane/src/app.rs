@@ -11,10 +11,12 @@ use modelyard_store::Store;
 use tokio::sync::{RwLock, watch};
 
 use crate::access::Access;
+use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
+use crate::measurements::Measurements;
 use crate::office::Term;
 use crate::wake::Wake;
 
@@ -32,11 +34,13 @@ pub struct App {
     /// What of the gateways' counts is in Postgres.
     pub exposures_kept: Kept,
     pub inspector: Inspector,
+    /// What gates ask of a Prometheus.
+    pub measurements: Measurements,
     pub wake: Arc<Wake>,
     /// What the last reconcile found of each deployment.
     pub reports: watch::Sender<Arc<Reports>>,
-    /// For artifacts at `http(s)://`.
-    pub http: reqwest::Client,
+    /// Of artifacts that are not uploaded.
+    pub sources: Sources,
     /// Read while an artifact is being registered, written while unused ones are deleted: none is deleted between its
     /// inspection and its registration.
     pub registration: RwLock<()>,

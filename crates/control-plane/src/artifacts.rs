@@ -17,6 +17,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 use url::Url;
 
@@ -173,6 +174,8 @@ impl Artifacts {
     }
 
     pub async fn delete(&self, digest: &Digest) -> Result<(), ArtifactError> {
+        // Workers that have it open keep it.
+        tokio::fs::remove_file(self.cache.join(digest.to_string())).await.ok();
         match self.store.delete(&key(digest)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -197,7 +200,18 @@ impl Artifacts {
         Ok(self.store.delete(key).await?)
     }
 
-    /// A file of this machine with the artifact's content.
+    /// A file with the artifact's content, for a look at it: what is fetched for it goes with the value.
+    ///
+    /// # Errors
+    /// See [`ArtifactError`].
+    pub async fn copy(&self, digest: &Digest) -> Result<LocalCopy, ArtifactError> {
+        match &self.root {
+            Some(root) => Ok(LocalCopy::Stored(root.join(key(digest).as_ref()))),
+            None => self.fetch(digest).await.map(LocalCopy::Fetched),
+        }
+    }
+
+    /// A file of this machine with the artifact's content, that stays.
     ///
     /// # Errors
     /// See [`ArtifactError`].
@@ -213,26 +227,43 @@ impl Artifacts {
         if tokio::fs::try_exists(&file).await.unwrap_or(false) {
             return Ok(file);
         }
-        let io = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::StorageFull => ArtifactError::NoSpace,
-            _ => ArtifactError::Store(error.to_string()),
-        };
+        self.fetch(digest).await?.persist(&file).map_err(|error| io(error.error))?;
+        Ok(file)
+    }
+
+    /// The content in a file that is deleted when nobody has its path any more.
+    async fn fetch(&self, digest: &Digest) -> Result<TempPath, ArtifactError> {
         tokio::fs::create_dir_all(&self.cache).await.map_err(io)?;
-        let part = self.cache.join(format!(".{}", uuid::Uuid::new_v4()));
+        let (part, path) = tempfile::NamedTempFile::new_in(&self.cache).map_err(io)?.into_parts();
         let mut content = self.get(digest, None).await?.stream;
-        let written = async {
-            let mut out = tokio::fs::File::create(&part).await.map_err(io)?;
-            while let Some(chunk) = content.try_next().await? {
-                out.write_all(&chunk).await.map_err(io)?;
-            }
-            out.sync_all().await.map_err(io)?;
-            tokio::fs::rename(&part, &file).await.map_err(io)
-        };
-        let written = written.await;
-        if written.is_err() {
-            tokio::fs::remove_file(&part).await.ok();
+        let mut out = tokio::fs::File::from_std(part);
+        while let Some(chunk) = content.try_next().await? {
+            out.write_all(&chunk).await.map_err(io)?;
         }
-        written.map(|()| file)
+        out.sync_all().await.map_err(io)?;
+        Ok(path)
+    }
+}
+
+/// An artifact as a file.
+pub enum LocalCopy {
+    Stored(PathBuf),
+    Fetched(TempPath),
+}
+
+impl LocalCopy {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Stored(path) => path,
+            Self::Fetched(path) => path,
+        }
+    }
+}
+
+fn io(error: std::io::Error) -> ArtifactError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => ArtifactError::NoSpace,
+        _ => ArtifactError::Store(error.to_string()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use modelyard_core::{NameError, Span};
 use modelyard_tls::TlsFiles;
 
 use crate::access::command::TokenCommand;
@@ -25,7 +26,7 @@ pub enum Command {
     StopWorkers {
         #[arg(long)]
         state_dir: PathBuf,
-        #[arg(long, value_parser = seconds, default_value = "10")]
+        #[arg(long, value_parser = duration, default_value = "10s", value_name = "DURATION")]
         drain_timeout: Duration,
     },
     /// Print the OpenAPI document of the admin API.
@@ -57,21 +58,32 @@ pub struct Serve {
     /// Certificates (PEM) of the authorities that other control planes are trusted by, beside the system's.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// What the certificates of the other control planes name, where these advertise IP addresses (of pods) instead:
+    /// modelyard-control-plane.NAMESPACE.svc, for one.
+    #[arg(long, value_name = "NAME")]
+    pub peer_name: Option<String>,
     /// Where artifacts are kept instead: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX. Credentials come from the
     /// environment (AWS_*, GOOGLE_*).
     #[arg(long, env = "MODELYARD_ARTIFACTS")]
     pub artifacts: Option<String>,
+    /// Where the API asks for tokens: the files below this directory may be registered by file:// even so.
+    #[arg(long, value_name = "DIR")]
+    pub file_artifacts: Option<PathBuf>,
     #[arg(long)]
     pub worker_binary: PathBuf,
-    /// Seconds that a worker may take to finish its requests when it is told to end.
-    #[arg(long, value_parser = seconds, default_value = "30")]
+    /// How long a worker may take to finish its requests when it is told to end.
+    #[arg(long, value_parser = duration, default_value = "30s", value_name = "DURATION")]
     pub drain_timeout: Duration,
-    /// Seconds that loading an artifact may take when it is registered.
-    #[arg(long, value_parser = seconds, default_value = "120")]
+    /// How long loading an artifact may take when it is registered.
+    #[arg(long, value_parser = duration, default_value = "2m", value_name = "DURATION")]
     pub inspect_timeout: Duration,
-    /// Gibibytes of address space that loading an artifact may take when it is registered.
+    /// Gibibytes of memory that loading an artifact may take when it is registered; within a container, of what that has
+    /// at most, less a quarter of one for the control plane itself.
     #[arg(long, default_value_t = 16)]
     pub inspect_memory: u64,
+    /// The Prometheus that gates of analyses ask. Without it such gates wait.
+    #[arg(long, value_name = "URL", env = "MODELYARD_PROMETHEUS_URL")]
+    pub prometheus_url: Option<url::Url>,
     #[command(flatten)]
     pub kubernetes: crate::kubernetes::Options,
     #[command(flatten)]
@@ -101,6 +113,9 @@ impl Serve {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is not a number of seconds"))
+/// `30s`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bare = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+    let text = if bare { format!("{text}s") } else { text.to_owned() };
+    text.parse().map(Span::as_duration).map_err(|error: NameError| error.to_string())
 }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use modelyard_core::{
-    DeploymentName, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route, RouteTable, TableVersion,
-    VariantEvidence, WorkloadId,
+    DeploymentName, DisagreementExample, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route,
+    RouteTable, TableVersion, VariantEvidence, WorkloadId,
 };
 use modelyard_store::ExposureRow;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How long a gateway that no longer reports is taken to go on sending by its last table.
 const SILENT_AFTER: Duration = Duration::from_secs(30);
@@ -20,10 +20,13 @@ const SILENT_AFTER: Duration = Duration::from_secs(30);
 const REPORTS_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the counts of a gateway that is gone still count.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// How long a gateway that lives takes to apply a table and say so, at most: mostly it is a millisecond.
+const APPLIED_WITHIN: Duration = Duration::from_millis(50);
 
 pub struct Gateways {
     table: watch::Sender<Arc<RouteTable>>,
     reports: Mutex<HashMap<GatewayId, Report>>,
+    reported: Notify,
     since: Instant,
 }
 
@@ -38,12 +41,18 @@ impl Gateways {
     pub fn new(epoch: Epoch) -> Self {
         let version = TableVersion { epoch, sequence: 0 };
         let table = RouteTable { version, deployments: BTreeMap::new() };
-        Self { table: watch::Sender::new(Arc::new(table)), reports: Mutex::default(), since: Instant::now() }
+        Self {
+            table: watch::Sender::new(Arc::new(table)),
+            reports: Mutex::default(),
+            reported: Notify::new(),
+            since: Instant::now(),
+        }
     }
 
     /// Makes `routes` the table that all gateways follow. Routes as before are not sent again.
-    pub fn publish(&self, routes: BTreeMap<DeploymentName, Route>) -> TableVersion {
-        self.table.send_if_modified(|table| {
+    /// Answers with the table's version, if it is a new one.
+    pub fn publish(&self, routes: BTreeMap<DeploymentName, Route>) -> Option<TableVersion> {
+        let is_new = self.table.send_if_modified(|table| {
             let TableVersion { epoch, sequence } = table.version;
             let news = sequence == 0 || table.deployments != routes;
             if news {
@@ -52,7 +61,7 @@ impl Gateways {
             }
             news
         });
-        self.table.borrow().version
+        is_new.then(|| self.table.borrow().version)
     }
 
     /// The table published last.
@@ -71,6 +80,7 @@ impl Gateways {
         reports.retain(|_, r| r.seen.elapsed() < FORGOTTEN_AFTER);
         let news = reports.get(&report.gateway).is_none_or(|known| known.report != report);
         reports.insert(report.gateway.clone(), Report { report, seen: Instant::now() });
+        self.reported.notify_waiters();
         news
     }
 
@@ -96,6 +106,13 @@ impl Gateways {
         exposed.map(row).collect()
     }
 
+    /// The latest mirrored requests of a deployment that were answered otherwise, the latest first. None unless its mirror
+    /// keeps some.
+    pub fn examples(&self, deployment: &DeploymentName, limit: usize) -> Vec<DisagreementExample> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        modelyard_core::evidence::examples(reports.values().map(|r| &r.report), deployment, limit)
+    }
+
     /// The workloads that a gateway may still send to.
     pub fn in_use(&self) -> Observed<BTreeSet<WorkloadId>> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,6 +122,22 @@ impl Gateways {
         let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
         let reported = heard.flat_map(|r| r.report.in_use.iter().cloned());
         Observed::Known(self.table.borrow().workloads().into_iter().chain(reported).collect())
+    }
+
+    /// Waits until all gateways that were heard of lately follow this table or a later one. Not for long: one of them may
+    /// have gone since.
+    pub async fn caught_up(&self, version: TableVersion) {
+        let caught_up = async {
+            loop {
+                let mut reported = std::pin::pin!(self.reported.notified());
+                reported.as_mut().enable();
+                if self.known().iter().all(|(_, applied)| *applied >= version) {
+                    return;
+                }
+                reported.await;
+            }
+        };
+        tokio::time::timeout(APPLIED_WITHIN, caught_up).await.ok();
     }
 
     /// The gateways heard of lately, with the table each follows.

@@ -15,8 +15,11 @@ pub enum InspectError {
     Refused { code: String, message: String },
     #[error("loading it took longer than {} s; it was given up", .0.as_secs())]
     TimedOut(Duration),
-    #[error("the process that loaded it crashed ({0}); it would crash workers too")]
-    Crashed(String),
+    #[error(
+        "the process that loaded it ended ({how}). If it needs more than {} MiB of memory, give the control plane more \
+         (--inspect-memory, and its container's limit); if not, it would end workers too", max_memory >> 20
+    )]
+    Crashed { how: String, max_memory: u64 },
     #[error("the worker binary could not be run: {0}")]
     NotRun(String),
 }
@@ -26,8 +29,21 @@ pub enum InspectError {
 pub struct Inspector {
     pub worker_binary: PathBuf,
     pub timeout: Duration,
-    /// Of address space, in bytes.
+    /// Of data, in bytes.
     pub max_memory: u64,
+}
+
+/// Left to the control plane itself, of what its container has.
+const OURS: u64 = 256 << 20;
+const LEAST: u64 = 64 << 20;
+
+/// What a process beside this one may take, in bytes, of at most `wanted`: where both are bounded together, the one that
+/// asks for too much must fail, and not take the other with it.
+pub fn bounded_memory(wanted: u64) -> u64 {
+    let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let room = |limit: u64| limit.saturating_sub(OURS).max(LEAST);
+    limits.map(room).chain([wanted]).min().unwrap_or(wanted)
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,11 +80,8 @@ impl Inspector {
             Err(_) => {
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                Err(InspectError::Crashed(format!(
-                    "{}{}{last}",
-                    output.status,
-                    if last.is_empty() { "" } else { ": " }
-                )))
+                let how = format!("{}{}{last}", output.status, if last.is_empty() { "" } else { ": " });
+                Err(InspectError::Crashed { how, max_memory: self.max_memory })
             }
         }
     }

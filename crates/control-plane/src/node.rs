@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::app::App;
 use crate::http::Api;
+use crate::peers::Peers;
 
 /// Where this process stands.
 #[derive(Clone)]
@@ -25,14 +26,14 @@ pub struct Node {
     /// Of no term: for reading, and to ask whether Postgres answers.
     pub(crate) store: Store,
     /// For requests that another control plane is to answer.
-    pub(crate) peers: reqwest::Client,
+    pub(crate) peers: Peers,
     place: watch::Sender<Place>,
     /// Once Postgres has told who may do what.
     access: OnceLock<Arc<Access>>,
 }
 
 impl Node {
-    pub fn new(identity: String, advertised: String, store: Store, peers: reqwest::Client) -> Self {
+    pub fn new(identity: String, advertised: String, store: Store, peers: Peers) -> Self {
         let place = watch::Sender::new(Place::Waiting("this control plane has just started".into()));
         Self { identity, advertised, store, peers, place, access: OnceLock::new() }
     }
@@ -72,6 +73,7 @@ impl Node {
         self.place.send_if_modified(|place| {
             let news = !matches!(place, Place::Waiting(known) if **known == *what);
             if news {
+                tracing::info!("{what}");
                 *place = Place::Waiting(what.into());
             }
             news

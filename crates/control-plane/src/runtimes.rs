@@ -10,8 +10,8 @@ use crate::config::Serve;
 use crate::kubernetes::{self, RuntimeKind};
 
 pub(crate) enum OpenError {
-    /// A predecessor still has it.
-    Busy(String),
+    /// It may be had in a while: what it waits for, in words.
+    NotYet(String),
     Failed(anyhow::Error),
 }
 
@@ -22,10 +22,7 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn Runtime>, OpenError> {
     match config.kubernetes.runtime {
         RuntimeKind::Local => local(config, artifacts).await,
-        RuntimeKind::Kubernetes => match kubernetes::open(config, store).await {
-            Ok(runtime) => Ok(runtime),
-            Err(error) => Err(OpenError::Failed(error)),
-        },
+        RuntimeKind::Kubernetes => Ok(kubernetes::open(config, store).await?),
     }
 }
 
@@ -36,7 +33,7 @@ async fn local(config: &Serve, artifacts: Arc<dyn ArtifactSource>) -> Result<Arc
     };
     match LocalRuntime::open(local, artifacts).await {
         Ok(runtime) => Ok(runtime),
-        Err(taken @ LocalError::Taken { .. }) => Err(OpenError::Busy(taken.to_string())),
+        Err(taken @ LocalError::Taken { .. }) => Err(OpenError::NotYet(taken.to_string())),
         Err(error) => Err(OpenError::Failed(error.into())),
     }
 }

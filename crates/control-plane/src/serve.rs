@@ -14,21 +14,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError};
 use crate::app::{App, now};
+use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
 use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::http;
-use crate::inspect::Inspector;
+use crate::inspect::{Inspector, bounded_memory};
 use crate::kubernetes;
+use crate::measurements::Measurements;
 use crate::node::Node;
 use crate::office::{self, Identity, Term};
+use crate::peers::Peers;
 use crate::wake::Wake;
 
 /// Between attempts to reach Postgres at the start.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long one control plane waits for a connection to another.
-const PEER_CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 const GIBIBYTE: u64 = 1 << 30;
 
 /// What every term of office is served with.
@@ -50,7 +51,7 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
         .with_context(|| format!("cannot lock the state directory {}", means.config.state_dir.display()))?;
     let advertised = means.config.advertised();
     tracing::info!(listen = %means.config.listen, identity = identity.name, advertised, "control plane starts");
-    let node = Arc::new(Node::new(identity.name.clone(), advertised, means.store.clone(), peers(&means.config)?));
+    let node = Arc::new(Node::new(identity.name.clone(), advertised, means.store.clone(), Peers::new(&means.config)?));
 
     let (stop, office_left) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(stop_on_signal(stop.clone()));
@@ -83,24 +84,6 @@ fn prepare(config: Serve) -> anyhow::Result<Means> {
     Ok(Means { config, store, artifacts })
 }
 
-/// For requests to other control planes.
-fn peers(config: &Serve) -> anyhow::Result<reqwest::Client> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(PEER_CONNECTS_WITHIN)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy();
-    let client = match &config.ca_file {
-        Some(file) => {
-            let pem = std::fs::read(file).with_context(|| format!("cannot read --ca-file {}", file.display()))?;
-            let authorities =
-                reqwest::Certificate::from_pem_bundle(&pem).with_context(|| format!("--ca-file {}", file.display()))?;
-            authorities.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate)
-        }
-        None => client,
-    };
-    Ok(client.build()?)
-}
-
 impl Means {
     /// What one term of office works with.
     pub(crate) fn app(
@@ -113,7 +96,6 @@ impl Means {
         let config = &self.config;
         Ok(App {
             store: self.store.in_term(term.epoch()),
-            access,
             artifacts: self.artifacts.clone(),
             runtime,
             gateways: Gateways::new(term.epoch()),
@@ -121,12 +103,14 @@ impl Means {
             inspector: Inspector {
                 worker_binary: config.worker_binary.clone(),
                 timeout: config.inspect_timeout,
-                max_memory: config.inspect_memory * GIBIBYTE,
+                max_memory: bounded_memory(config.inspect_memory * GIBIBYTE),
             },
+            measurements: Measurements::new(config.prometheus_url.clone()),
             wake,
             reports: watch::Sender::default(),
-            http: reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?,
+            sources: Sources::new(access.asks_for_tokens(), config.file_artifacts.as_deref())?,
             registration: RwLock::new(()),
+            access,
             term,
         })
     }
@@ -136,7 +120,7 @@ impl Means {
 async fn access(means: &Means, node: &Node, stop: &CancellationToken) -> anyhow::Result<Arc<Access>> {
     let (store, config) = (&means.store, &means.config);
     loop {
-        match kubernetes::make_first_tokens(&config.kubernetes, store).await {
+        match kubernetes::tokens::make_first(&config.kubernetes, store).await {
             Ok(()) => match Access::open(store.clone(), config.listen, &config.access, now()).await {
                 Ok(access) => return Ok(Arc::new(access)),
                 Err(AccessError::Store(error @ StoreError::Unavailable(_))) => node.database_is_silent(&error),

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::names::{AliasName, ModelName, NameError, VersionName};
 use crate::span::Span;
 use crate::strategy::Strategy;
-use crate::weight::Rate;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -38,6 +37,9 @@ pub struct DeploymentSpec {
     pub disruption_budget: Option<DisruptionBudget>,
     /// How long a replaced version stays warm.
     pub rollback_window: Span,
+    /// Accepts a version that the callers of the one that serves cannot use ([`crate::schema`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_schema_change: bool,
     pub strategy: Strategy,
 }
 
@@ -150,20 +152,6 @@ pub struct DisruptionBudget {
 pub struct Batching {
     pub max_batch_size: u32,
     pub max_delay: Span,
-}
-
-/// The gate of a canary's steps: all limits must hold over at least `min_requests` of the step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Analysis {
-    pub min_requests: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_error_rate: Option<Rate>,
-    #[serde(default, rename = "maxLatencyP99", skip_serializing_if = "Option::is_none")]
-    pub max_latency_p99: Option<Span>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_disagreement: Option<Rate>,
 }
 
 /// Labels of a resource: free text by name.

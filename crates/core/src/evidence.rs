@@ -107,3 +107,34 @@ pub fn examples<'a>(
     all.truncate(limit);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(variant: &str, requests: u64) -> EvidenceReport {
+        let text = format!(
+            r#"{{"gateway": "g", "applied": {{"epoch": 1, "sequence": 1}}, "in_use": [], "variants": [{{
+                "deployment": "m", "window": {{"revision": 2, "step": 1}}, "revision": 2, {variant}
+                "evidence": {{"requests": {requests}, "errors": 0, "rescued": 0, "latency": {{}}}}}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn variants_of_one_revision_are_told_apart() {
+        let reports =
+            [report(r#""variant": "a","#, 1), report(r#""variant": "b","#, 2), report(r#""variant": "a","#, 4)];
+        let merged = merge(&reports);
+        let requests: Vec<_> = merged.iter().map(|(key, e)| (key.variant.as_str(), e.requests)).collect();
+        assert_eq!(requests, [("a", 5), ("b", 2)]);
+    }
+
+    #[test]
+    fn what_a_gateway_of_an_earlier_version_reports_is_of_the_version_on_trial() {
+        let merged = merge(&[report("", 3)]);
+        let (key, evidence) = merged.first_key_value().unwrap();
+        assert_eq!((key.variant.clone(), evidence.requests), (VariantName::canary(), 3));
+        assert!(evidence.disagreement.is_empty() && evidence.exposure.is_empty());
+    }
+}

@@ -53,6 +53,11 @@ impl LatencyHistogram {
         other.0.iter().for_each(|(bucket, count)| self.add(*bucket, *count));
     }
 
+    /// Buckets that have counts, ascending.
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.0.iter().map(|(bucket, count)| (*bucket, *count))
+    }
+
     pub fn count(&self) -> u64 {
         self.0.values().sum()
     }

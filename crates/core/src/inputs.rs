@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, EvidenceKey};
+use crate::figure::Figure;
 use crate::names::{DeploymentName, Epoch, RevisionNumber, StateVersion};
 use crate::observation::{Observation, Observed};
 use crate::state::{Control, DeploymentState, Revision};
@@ -18,6 +19,8 @@ pub struct Inputs {
     pub deployments: BTreeMap<DeploymentName, DesiredDeployment>,
     pub observation: Observation,
     pub evidence: BTreeMap<EvidenceKey, Evidence>,
+    /// What a Prometheus answered lately, by query.
+    pub measurements: BTreeMap<String, Figure>,
     /// Workloads that a gateway may still send to, by the table published last and by what gateways report. Unknown
     /// while gateways that served an earlier control plane may not have reported to this one yet.
     pub in_use: Observed<BTreeSet<WorkloadId>>,

@@ -5,13 +5,16 @@
 
 pub mod ab_test;
 pub mod access;
+pub mod analysis;
 pub mod assignment;
+pub mod chain;
 pub mod deployment;
 pub mod digest;
 pub mod disagreement;
 pub mod event;
 pub mod evidence;
 pub mod experiment;
+pub mod figure;
 pub mod histogram;
 pub mod inputs;
 pub mod magnitude;
@@ -21,8 +24,10 @@ pub mod names;
 pub mod observation;
 pub mod outcomes;
 pub mod plan;
+pub mod quantity;
 pub mod request_id;
 pub mod route;
+pub mod schema;
 pub mod scores;
 pub mod signature;
 pub mod span;
@@ -38,14 +43,17 @@ pub mod yaml;
 
 pub use ab_test::{AbTest, AbVariant, Goal, Metric, PerUnit, RevisionVariant};
 pub use access::{Role, TokenId, TokenSecret};
+pub use analysis::{Analysis, Increase, LatencyIncreases, PrometheusGate, Quantile};
 pub use assignment::{Assignment, Slots, StickyBy, UnitHash};
+pub use chain::{ChainHead, ChainedEvent};
 pub use deployment::{
-    Analysis, Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
+    Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration, VersionRef,
 };
 pub use digest::Digest;
 pub use disagreement::{Disagreement, DisagreementExample, OutputDisagreement};
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
 pub use experiment::Experiment;
+pub use figure::Figure;
 pub use histogram::LatencyHistogram;
 pub use magnitude::Magnitude;
 pub use mirror::{Mirror, OutputRule, Redaction, Tolerance};
@@ -54,6 +62,7 @@ pub use names::{
     NameError, RequestId, RevisionNumber, Salt, StateVersion, TokenName, Unit, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
+pub use quantity::Quantity;
 pub use route::{Backend, MatchRule, Route, RouteTable, TableVersion, Variant, Window};
 pub use scores::ScoreHistogram;
 pub use signature::{Datatype, Signature, TensorSpec};

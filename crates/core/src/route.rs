@@ -92,3 +92,34 @@ pub struct Backend {
     pub id: BackendId,
     pub address: SocketAddr,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_an_earlier_version_are_read_and_plain_routes_are_written_as_before() {
+        let text = r#"{"version":{"epoch":1,"sequence":2},"deployments":{"m":{"window":{"revision":1,"step":0},"variants":[]}}}"#;
+        let table: RouteTable = serde_json::from_str(text).unwrap();
+        let route = table.deployments.values().next().unwrap();
+        assert!(route.assignment.is_none() && route.rules.is_empty() && route.mirror.is_none());
+        assert_eq!(serde_json::to_string(&table).unwrap(), text);
+    }
+
+    #[test]
+    fn a_route_with_everything_survives_the_wire() {
+        let text = r#"{
+            "window": {"revision": 7, "step": 1},
+            "variants": [],
+            "assignment": {"sticky_by": {"header": "x-user-id"}, "salt": "m/7", "slots": [{"variant": "a", "width": 100}]},
+            "rules": [{"header": "x-cohort", "equals": "beta", "variant": "b"}],
+            "mirror": {"variant": "b", "share": 12.5, "outputs": {"state": "ignore"}, "redact": "values"}
+        }"#;
+        let route: Route = serde_json::from_str(text).unwrap();
+        let mirror = route.mirror.as_ref().unwrap();
+        assert_eq!((mirror.share.basis_points(), mirror.keep_examples), (1_250, 0));
+        assert_eq!(mirror.tolerance, crate::mirror::Tolerance::default());
+        let written = serde_json::to_string(&route).unwrap();
+        assert_eq!(serde_json::from_str::<Route>(&written).unwrap(), route);
+    }
+}

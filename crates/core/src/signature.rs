@@ -115,3 +115,10 @@ pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
 }
+
+impl Signature {
+    /// Whether anything is known of it: a version whose artifact was not loaded has neither inputs nor outputs.
+    pub fn is_known(&self) -> bool {
+        !(self.inputs.is_empty() && self.outputs.is_empty())
+    }
+}

@@ -144,6 +144,9 @@ pub struct Rollout {
     pub started_at: Timestamp,
     /// When the phase, or the step in it, began.
     pub since: Timestamp,
+    /// The step's warm-up is not over: requests count for a window of their own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warming: bool,
     /// The verdict that ended the last step.
     pub verdict: Option<Verdict>,
 }

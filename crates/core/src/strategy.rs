@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ab_test::AbTest;
-use crate::deployment::Analysis;
+use crate::analysis::Analysis;
 use crate::mirror::{Mirror, OutputRule, Redaction, Tolerance};
 use crate::names::{NameError, VariantName};
 use crate::span::Span;
@@ -152,7 +152,7 @@ impl Canary {
         let shadow = self.shadow.as_ref().map(ShadowStep::stage);
         Course {
             stages: shadow.into_iter().chain(self.steps.iter().map(step)).collect(),
-            analysis: self.analysis,
+            analysis: self.analysis.clone(),
             on_inconclusive: self.on_inconclusive,
             progress_deadline: self.progress_deadline,
             kind: CourseKind::Canary,
@@ -207,7 +207,7 @@ impl BlueGreen {
         let (hold, mirror, until_promoted) = (*hold, mirror.clone(), !auto_promote);
         Course {
             stages: vec![Stage { weight: Weight::ZERO, hold, mirror, until_promoted }],
-            analysis: self.analysis,
+            analysis: self.analysis.clone(),
             on_inconclusive: self.on_inconclusive,
             progress_deadline: self.progress_deadline,
             kind: CourseKind::BlueGreen,
@@ -236,7 +236,7 @@ impl Shadow {
     fn course(&self) -> Course {
         Course {
             stages: vec![Stage { until_promoted: !self.auto_promote, ..self.step.stage() }],
-            analysis: self.analysis,
+            analysis: self.analysis.clone(),
             on_inconclusive: self.on_inconclusive,
             progress_deadline: self.progress_deadline,
             kind: CourseKind::Shadow,

@@ -96,6 +96,9 @@ impl<'de> Deserialize<'de> for Weight {
 pub struct Rate(u32);
 
 impl Rate {
+    pub const PERCENT_5: Self = Self(50_000);
+    pub const PERCENT_80: Self = Self(800_000);
+
     /// # Errors
     /// Outside 0 to 1.
     pub fn from_share(share: f64) -> Result<Self, NameError> {

@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use modelyard_protocol::ErrorBody;
 use serde::Serialize;
+
+use crate::mirror::Handover;
 
 pub(crate) const VARIANT: HeaderName = HeaderName::from_static("x-modelyard-variant");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-modelyard-version");
@@ -17,8 +18,34 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// The body of an answer: here already, or passing through.
 pub(crate) enum AnswerBody {
-    Whole(Full<Bytes>),
+    Whole {
+        /// `None`: nothing, or nothing more.
+        bytes: Option<Bytes>,
+        /// What happens when it has been written.
+        then: Option<Box<Handover>>,
+    },
     Streamed(Incoming),
+}
+
+impl AnswerBody {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), then: None }
+    }
+
+    /// All of it, as long as nothing was sent.
+    pub(crate) fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole { bytes, .. } => bytes.as_ref(),
+            Self::Streamed(_) => None,
+        }
+    }
+
+    /// Hands something over when this was written, or given up.
+    pub(crate) fn hand_over_after(&mut self, handover: Handover) {
+        if let Self::Whole { then, .. } = self {
+            *then = Some(Box::new(handover));
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -27,21 +54,21 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
+            Self::Whole { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streamed(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Whole { bytes, .. } => bytes.is_none(),
             Self::Streamed(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(whole) => whole.size_hint(),
+            Self::Whole { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Streamed(stream) => stream.size_hint(),
         }
     }
@@ -51,14 +78,14 @@ pub(crate) type Answer = Response<AnswerBody>;
 
 pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
-    let mut answer = Response::new(AnswerBody::Whole(Full::new(bytes.into())));
+    let mut answer = Response::new(AnswerBody::whole(bytes.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
 pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(AnswerBody::Whole(Full::new(body.into())));
+    let mut answer = Response::new(AnswerBody::whole(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer

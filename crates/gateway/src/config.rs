@@ -41,6 +41,15 @@ pub struct Config {
     /// Bodies with more bytes are refused with 413.
     #[arg(long, default_value_t = 64 << 20)]
     pub max_body: u64,
+    /// Copies of requests that may wait to be mirrored; further ones are dropped and counted.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 256)]
+    pub mirror_queue: usize,
+    /// Bytes of requests and answers that those may hold, with the ones that are being mirrored.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    pub mirror_bytes: usize,
+    /// Copies that are asked and compared at a time.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 4)]
+    pub mirror_tasks: usize,
     /// How long to go on as before after SIGTERM, but not ready: until those who send requests have learned of it.
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub linger: Span,

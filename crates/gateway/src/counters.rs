@@ -1,14 +1,21 @@
 //! What was seen of each variant, counted in atomics: reported whole as evidence, by window, and summed over windows for
 //! the figures.
 
+mod exposed;
+mod mirrored;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use modelyard_core::{
-    DeploymentName, Evidence, EvidenceKey, LatencyHistogram, VariantEvidence, VariantName, VersionName,
+    DeploymentName, DisagreementExample, Evidence, EvidenceKey, LatencyHistogram, VariantEvidence, VariantName,
+    VersionName,
 };
+
+pub(crate) use exposed::Exposed;
+pub(crate) use mirrored::{MirrorTotals, Mirrored};
 
 /// How long the counts of a window that is over are still reported: a late answer still belongs to it.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
@@ -34,13 +41,23 @@ pub(crate) struct VariantCounters {
     latency: Vec<AtomicU64>,
     /// Of all latencies.
     micros: AtomicU64,
+    pub(crate) exposed: Exposed,
+    pub(crate) mirrored: Mirrored,
 }
 
 impl VariantCounters {
     fn new() -> Self {
         let latency = (0..LatencyHistogram::BUCKETS).map(|_| AtomicU64::new(0)).collect();
         let zero = || AtomicU64::new(0);
-        Self { requests: zero(), errors: zero(), rescued: zero(), latency, micros: zero() }
+        Self {
+            requests: zero(),
+            errors: zero(),
+            rescued: zero(),
+            latency,
+            micros: zero(),
+            exposed: Exposed::new(),
+            mirrored: Mirrored::default(),
+        }
     }
 
     pub(crate) fn answered(&self, latency: Duration) {
@@ -51,18 +68,21 @@ impl VariantCounters {
         self.micros.fetch_add(micros, Relaxed);
     }
 
-    fn evidence(&self) -> Evidence {
+    fn evidence(&self) -> (Evidence, Vec<DisagreementExample>) {
         let mut latency = LatencyHistogram::default();
         for (bucket, count) in (0u16..).zip(&self.latency) {
             latency.add(bucket, count.load(Relaxed));
         }
-        Evidence {
+        let (disagreement, examples) = self.mirrored.evidence();
+        let evidence = Evidence {
             requests: self.requests.load(Relaxed),
             errors: self.errors.load(Relaxed),
             rescued: self.rescued.load(Relaxed),
             latency,
-            ..Evidence::default()
-        }
+            exposure: self.exposed.evidence(),
+            disagreement,
+        };
+        (evidence, examples)
     }
 }
 
@@ -83,6 +103,7 @@ pub(crate) struct Totals {
     /// One more than [`LATENCY_BOUNDS`]: the last has what is above them.
     pub(crate) latency: [u64; LATENCY_BOUNDS.len() + 1],
     pub(crate) micros: u64,
+    pub(crate) mirror: MirrorTotals,
 }
 
 impl Totals {
@@ -91,6 +112,7 @@ impl Totals {
         self.errors += counters.errors.load(Relaxed);
         self.rescued += counters.rescued.load(Relaxed);
         self.micros += counters.micros.load(Relaxed);
+        self.mirror.add(counters.mirrored.totals());
         for (bucket, count) in (0u16..).zip(&counters.latency) {
             let upper = LatencyHistogram::upper_bound(bucket);
             let above = LATENCY_BOUNDS.partition_point(|bound| *bound <= upper);
@@ -147,13 +169,16 @@ impl Counters {
     pub(crate) fn report(&self) -> Vec<VariantEvidence> {
         let windows = self.windows();
         let sorted: BTreeMap<_, _> = windows.entries.iter().collect();
-        let of = |(key, entry): (&EvidenceKey, &Entry)| VariantEvidence {
-            deployment: key.deployment.clone(),
-            window: key.window,
-            revision: key.revision,
-            variant: key.variant.clone(),
-            evidence: entry.counters.evidence(),
-            examples: Vec::new(),
+        let of = |(key, entry): (&EvidenceKey, &Entry)| {
+            let (evidence, examples) = entry.counters.evidence();
+            VariantEvidence {
+                deployment: key.deployment.clone(),
+                window: key.window,
+                revision: key.revision,
+                variant: key.variant.clone(),
+                evidence,
+                examples,
+            }
         };
         sorted.into_iter().map(of).collect()
     }

@@ -1,14 +1,18 @@
 //! The gateway: the data plane, a process of its own.
 //!
-//! It follows versioned route tables (`control_link`), and for each request picks a variant and a backend (`pick`),
-//! asks it, and another one where that is safe (`forward`). It counts what it sees (`counters`) and reports it back.
-//! It makes no decision about rollouts, and needs neither the control plane nor Postgres to go on serving.
+//! It follows versioned route tables (`control_link`), and for each request chooses a variant (`choose`) and a backend
+//! (`pick`), asks it, and another one where that is safe (`forward`, `ask`). Some requests it asks of another variant
+//! afterwards (`mirror`), to tell how the answers differ (`compare`). It counts what it sees (`counters`) and reports it
+//! back. It makes no decision about rollouts, and needs neither the control plane nor Postgres to go on serving.
 //!
 //! One runtime per core with its own listener and connections (`http_server`, `pool`): requests never cross threads.
 //! What threads share is read through `arc-swap` or counted in atomics; no request takes a lock.
 
 mod answer;
+mod ask;
 mod backend;
+mod choose;
+mod compare;
 mod config;
 mod control_link;
 mod control_planes;
@@ -17,6 +21,7 @@ mod credentials;
 mod forward;
 mod http_server;
 mod metrics;
+mod mirror;
 mod own;
 mod pick;
 mod pool;
@@ -41,11 +46,13 @@ use crate::shared::Shared;
 /// What keeps it from starting.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let tls = ServerTls::load(&config.tls)?;
-    let shared = Arc::new(Shared::new(&config, tls.clone()));
+    let (mirror, jobs) = mirror::queue(&config);
+    let shared = Arc::new(Shared::new(&config, tls.clone(), mirror));
     let mut link = ControlLink::new(&config, shared.clone())?;
     link.load_last_table();
     let (stop, stopping) = watch::channel(false);
-    let servers = http_server::start(&config, &shared, &stopping)?;
+    let mut servers = http_server::start(&config, &shared, &stopping)?;
+    servers.push(mirror::start(jobs, config.mirror_tasks, &shared, &stopping).context("no thread to mirror with")?);
     tracing::info!(listen = %config.listen, "gateway serves");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {

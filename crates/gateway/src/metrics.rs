@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::counters::{LATENCY_BOUNDS, Series, Totals};
+use crate::counters::{LATENCY_BOUNDS, MirrorTotals, Series, Totals};
 use crate::shared::Shared;
 use crate::table::{CompiledVariant, Table};
 
@@ -62,6 +62,7 @@ fn of_requests(out: &mut String, totals: &BTreeMap<Series, Totals>) {
             writeln!(out, "modelyard_gateway_{name}{{{labels}}} {}", figure(totals)).ok();
         }
     }
+    of_mirrors(out, &all);
     let name = "answer_duration_seconds";
     head(out, name, "histogram", "Time from asking a worker to its whole answer, or to the head of a long one.");
     for (labels, totals) in &all {
@@ -76,6 +77,24 @@ fn of_requests(out: &mut String, totals: &BTreeMap<Series, Totals>) {
         let (seconds, micros) = (totals.micros / 1_000_000, totals.micros % 1_000_000);
         writeln!(out, "modelyard_gateway_{name}_sum{{{labels}}} {seconds}.{micros:06}").ok();
         writeln!(out, "modelyard_gateway_{name}_count{{{labels}}} {count}").ok();
+    }
+}
+
+/// Of variants that requests are mirrored to: most are not.
+fn of_mirrors(out: &mut String, all: &[(String, &Totals)]) {
+    let mirrored: Vec<_> = all.iter().filter(|(_, t)| t.mirror != MirrorTotals::default()).collect();
+    type Figure = fn(&MirrorTotals) -> u64;
+    let families: [(&str, &str, Figure); 4] = [
+        ("mirrored_total", "Requests that the variant was asked after another one had answered.", |m| m.mirrored),
+        ("mirror_dropped_total", "Requests that were to be mirrored, and were not for want of room.", |m| m.dropped),
+        ("mirror_compared_total", "Mirrored requests of which both answers were compared.", |m| m.compared),
+        ("mirror_differing_total", "Of those, the ones whose answers differ.", |m| m.differing),
+    ];
+    for (name, help, figure) in families {
+        head(out, name, "counter", help);
+        for (labels, totals) in &mirrored {
+            writeln!(out, "modelyard_gateway_{name}{{{labels}}} {}", figure(&totals.mirror)).ok();
+        }
     }
 }
 

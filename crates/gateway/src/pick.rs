@@ -15,17 +15,23 @@ impl CompiledVariant {
     }
 }
 
-/// The variant for a request that names no version; `dice` is below [`WHOLE`].
-///
-/// By weight; where that variant has no usable backend, the fallback, then any other with weight. If everything is
-/// ejected, an ejected backend is better than none. `None`: nothing runs at all.
-pub(crate) fn by_weight(route: &CompiledRoute, dice: u16, now_ms: u64) -> Option<&CompiledVariant> {
+/// The variant that the dice fall on, by weight; `dice` is below [`WHOLE`].
+pub(crate) fn by_weight(route: &CompiledRoute, dice: u16) -> Option<&CompiledVariant> {
     let mut rest = dice;
-    let drawn = route.variants.iter().find(|v| {
+    route.variants.iter().find(|v| {
         let hit = rest < v.weight;
         rest = rest.saturating_sub(v.weight);
         hit
-    });
+    })
+}
+
+/// The variant that was drawn; where it has no usable backend, the fallback, then any other with weight. If everything
+/// is ejected, an ejected backend is better than none. `None`: nothing runs at all.
+pub(crate) fn usable<'r>(
+    route: &'r CompiledRoute,
+    drawn: Option<&'r CompiledVariant>,
+    now_ms: u64,
+) -> Option<&'r CompiledVariant> {
     let in_order = || {
         let fallback = route.variants.iter().filter(|v| v.fallback);
         drawn.into_iter().chain(fallback).chain(route.variants.iter().filter(|v| v.weight > 0))
@@ -33,26 +39,17 @@ pub(crate) fn by_weight(route: &CompiledRoute, dice: u16, now_ms: u64) -> Option
     in_order().find(|v| v.is_usable(now_ms)).or_else(|| in_order().find(|v| !v.backends.is_empty()))
 }
 
-/// The variant for a request that names a version, whatever its weight.
-///
-/// # Errors
-/// If the deployment does not have that version.
-pub(crate) fn by_version<'r>(
-    route: &'r CompiledRoute,
-    version: &str,
+/// One of the variants that were asked for, whatever its weight. `None` if there is no such variant; `Some(None)` if none of
+/// them runs.
+pub(crate) fn one_of(
+    route: &CompiledRoute,
+    is_asked_for: impl Fn(&CompiledVariant) -> bool,
     now_ms: u64,
-) -> Result<Option<&'r CompiledVariant>, NotServed> {
-    let mut of_version = route.variants.iter().filter(|v| v.version == version).peekable();
-    if of_version.peek().is_none() {
-        return Err(NotServed);
-    }
-    let all: Vec<_> = of_version.collect();
-    let usable = all.iter().find(|v| v.is_usable(now_ms));
-    Ok(usable.or_else(|| all.iter().find(|v| !v.backends.is_empty())).copied())
+) -> Option<Option<&CompiledVariant>> {
+    let all = || route.variants.iter().filter(|v| is_asked_for(v));
+    all().next()?;
+    Some(all().find(|v| v.is_usable(now_ms)).or_else(|| all().find(|v| !v.backends.is_empty())))
 }
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotServed;
 
 /// The less loaded of two random backends that were not tried yet. Ejected or withdrawn ones only if there is no other.
 pub(crate) fn backend<'v>(

@@ -9,6 +9,7 @@ use modelyard_tls::ServerTls;
 
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::mirror::MirrorQueue;
 use crate::pool::Pool;
 use crate::table::Table;
 
@@ -16,6 +17,7 @@ use crate::table::Table;
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
     pub(crate) counters: Counters,
+    pub(crate) mirror: MirrorQueue,
     pub(crate) timeout: Duration,
     pub(crate) replay_limit: usize,
     pub(crate) max_body: u64,
@@ -28,10 +30,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, tls: Option<Arc<ServerTls>>) -> Self {
+    pub(crate) fn new(config: &Config, tls: Option<Arc<ServerTls>>, mirror: MirrorQueue) -> Self {
         Self {
             table: ArcSwap::default(),
             counters: Counters::default(),
+            mirror,
             timeout: config.timeout,
             replay_limit: config.replay_limit,
             max_body: config.max_body,

@@ -6,10 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use http::HeaderValue;
-use modelyard_core::{DeploymentName, EvidenceKey, Route, RouteTable, TableVersion, Variant, WorkloadId};
+use modelyard_core::{
+    DeploymentName, EvidenceKey, RevisionNumber, Route, RouteTable, TableVersion, Variant, WorkloadId,
+};
 
 use crate::backend::BackendState;
+use crate::choose::{CompiledAssignment, CompiledRule};
 use crate::counters::{Counters, Series, VariantCounters};
+use crate::mirror::CompiledMirror;
 
 /// What requests read. Never changed, only replaced.
 #[derive(Debug, Default)]
@@ -22,10 +26,25 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct CompiledRoute {
     pub(crate) variants: Vec<CompiledVariant>,
+    pub(crate) rules: Vec<CompiledRule>,
+    pub(crate) assignment: Option<CompiledAssignment>,
+    pub(crate) mirror: Option<CompiledMirror>,
+}
+
+impl CompiledRoute {
+    fn new(route: &Route, variants: Vec<CompiledVariant>) -> Self {
+        Self {
+            rules: route.rules.iter().filter_map(|rule| CompiledRule::new(rule, &variants)).collect(),
+            assignment: route.assignment.as_ref().and_then(|a| CompiledAssignment::new(a, &variants)),
+            mirror: route.mirror.as_ref().and_then(|mirror| CompiledMirror::new(mirror, &variants)),
+            variants,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct CompiledVariant {
+    pub(crate) revision: RevisionNumber,
     pub(crate) version: String,
     pub(crate) name_header: HeaderValue,
     pub(crate) version_header: HeaderValue,
@@ -53,7 +72,7 @@ impl Compiler {
                 .variants
                 .iter()
                 .filter_map(|variant| Some(self.variant(name, variant, open.get(&key(name, route, variant))?.clone())));
-            (name.to_string(), CompiledRoute { variants: variants.collect() })
+            (name.to_string(), CompiledRoute::new(route, variants.collect()))
         });
         let routes: HashMap<_, CompiledRoute> = routes.collect();
         self.tell_withdrawn(&routes);
@@ -69,6 +88,7 @@ impl Compiler {
         let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("invalid"));
         let backends = variant.backends.iter().map(|b| self.backend(&variant.workload, b.address));
         CompiledVariant {
+            revision: variant.revision,
             version: variant.version.to_string(),
             name_header: header(variant.name.as_str()),
             version_header: header(variant.version.as_str()),

@@ -13,9 +13,10 @@ mod report;
 mod rollout;
 mod routes;
 mod runs;
+pub mod sequential;
 mod troubles;
 mod verdict;
 
 pub use outline::outline;
 pub use plan::plan;
-pub use verdict::judge;
+pub use verdict::{Stage, Trial, judge};

@@ -179,6 +179,15 @@ fn unseen(stage: &Stage, course: &Course) -> String {
 fn limits(analysis: &Analysis) -> String {
     let mut words = vec![format!("{} requests", analysis.min_requests)];
     words.extend(analysis.max_error_rate.map(|rate| format!("an error rate of at most {rate}")));
-    words.extend(analysis.max_latency_p99.map(|p99| format!("a p99 latency of at most {p99}")));
+    words.extend(
+        analysis
+            .max_error_rate_increase
+            .map(|rate| format!("an error rate at most {rate} above that of the old version")),
+    );
+    words.extend(analysis.latency_limits().map(|(of, limit)| format!("a {of} latency of at most {limit}")));
+    let increases = &analysis.max_latency_increase.0;
+    words.extend(increases.iter().map(|(of, by)| format!("a {of} latency at most {by} above that of the old version")));
+    words.extend(analysis.max_disagreement.map(|rate| format!("other answers to at most {rate} of mirrored requests")));
+    words.extend(analysis.prometheus.iter().map(|gate| format!("at most {} for `{}`", gate.max, gate.query)));
     words.join(", ")
 }

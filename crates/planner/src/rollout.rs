@@ -2,6 +2,7 @@
 
 mod events;
 mod in_place;
+mod judging;
 mod known;
 mod shares;
 
@@ -22,7 +23,6 @@ use serde_json::json;
 pub(crate) use shares::split;
 
 use crate::runs::Runs;
-use crate::verdict::judge;
 use shares::shares;
 
 /// Where a deployment stands after this pass.
@@ -182,11 +182,17 @@ impl<'a> Walk<'a> {
     fn leave_canary_step(&mut self) -> bool {
         let Some(course) = self.course() else { return self.complete() };
         let step = course.stages.get(self.rollout.step as usize).cloned();
-        let verdict = course.analysis.as_ref().map(|analysis| judge(analysis, &self.evidence()));
+        // In place, what comes after the last step is a step too: the rest of the workers.
+        let steps = course.stages.len() + usize::from(self.is_bounded());
+        let mirrors = step.as_ref().is_some_and(|stage| stage.mirror.is_some());
+        let verdict = course.analysis.as_ref().map(|analysis| self.judged(analysis, steps, mirrors));
         self.verdict.clone_from(&verdict);
         let decision = verdict.as_ref().map_or(Decision::Pass, |v| v.decision);
         if decision == Decision::Fail {
             return self.roll_back_failed(verdict);
+        }
+        if self.leave_warm_up(course.analysis.as_ref()) {
+            return true;
         }
         let (is_paused, has_backend) = (self.is_held_by_pause(), self.has_backend());
         let Some(step) = step.filter(|_| !self.is_promoted()) else {
@@ -222,8 +228,8 @@ impl<'a> Walk<'a> {
         verdict: Option<Verdict>,
         has_backend: bool,
     ) -> bool {
-        if let Some(Decision::NeedMoreData { have, want }) = verdict.as_ref().map(|v| v.decision) {
-            self.wait(format!("{} more requests to version {} ({have} of {want})", want - have, self.target_version()));
+        if let Some(verdict) = &verdict {
+            self.wait_for_evidence(verdict);
         }
         let deadline = self.rollout.since + step.hold + course.progress_deadline;
         if self.inputs.now < deadline {
@@ -260,12 +266,14 @@ impl<'a> Walk<'a> {
         if step.is_none() && !is_tight {
             return self.complete();
         }
+        let needs_warm_up = self.needs_warm_up(index, is_tight);
         self.rollout.phase = Phase::Progressing;
         self.rollout.step = index;
         if let Some(step) = step.filter(|_| !is_tight) {
             self.rollout.weight = step.weight;
         }
         self.rollout.since = self.inputs.now;
+        self.rollout.warming = needs_warm_up;
         self.verdict = None;
         true
     }
@@ -336,6 +344,7 @@ impl<'a> Walk<'a> {
         self.rollout.phase = Phase::Completed;
         self.rollout.weight = Weight::FULL;
         self.rollout.since = self.inputs.now;
+        self.rollout.warming = false;
         self.outcomes.insert(number, Outcome::Completed { at: self.inputs.now });
         self.verdict = None;
         self.is_coming_up = false;
@@ -449,6 +458,7 @@ fn starting(revision: RevisionNumber, now: Timestamp) -> Rollout {
         weight: Weight::ZERO,
         started_at: now,
         since: now,
+        warming: false,
         verdict: None,
     }
 }

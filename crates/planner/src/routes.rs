@@ -1,6 +1,6 @@
 //! The route of a deployment: variants with weights, the backends that are ready for them, and which requests are whose.
 
-use modelyard_core::state::{Phase, Revision};
+use modelyard_core::state::{Phase, Revision, Rollout};
 use modelyard_core::{
     Assignment, Backend, DeploymentName, Experiment, Mirror, Observation, RevisionNumber, Route, Timestamp, Variant,
     VariantName, VersionName, Weight, Window, Workload,
@@ -15,11 +15,13 @@ pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observatio
     match next.state.stable.filter(|stable| *stable != rollout.revision) {
         Some(stable) => {
             variants.extend(of_revision(next, stable, VariantName::stable(), rollout.weight.rest(), observation));
-            if next.revision(rollout.revision).is_some_and(|target| target.variants.is_empty()) {
-                variants.extend(of_revision(next, rollout.revision, target_name(next), rollout.weight, observation));
+            let target = next.revision(rollout.revision);
+            let target_name = target_variant(target, rollout);
+            if target.is_some_and(|target| target.variants.is_empty()) {
+                variants.extend(of_revision(next, rollout.revision, target_name, rollout.weight, observation));
             } else {
                 // Variants have their names and weights once they serve; until then they are reached by version.
-                add_unweighted(&mut variants, next, rollout.revision, &target_name(next), observation);
+                add_unweighted(&mut variants, next, rollout.revision, &target_name, observation);
             }
         }
         None => {
@@ -32,7 +34,7 @@ pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observatio
     let assignment = assignment(name, next, &variants, now);
     let rules = in_charge(next).and_then(|revision| revision.spec.strategy.ab_test());
     let rules = rules.map(|test| test.rules.clone()).unwrap_or_default();
-    Route { window: window(next), variants, assignment, rules, mirror: mirror(next) }
+    Route { window: window(rollout), variants, assignment, rules, mirror: mirror(next) }
 }
 
 /// What a revision runs, without traffic, but for what is there already.
@@ -110,19 +112,22 @@ fn mirror(next: &Next) -> Option<Mirror> {
 }
 
 /// What people call a version on its way: that is how they ask for it, too. One with traffic is a canary by any strategy.
-fn target_name(next: &Next) -> VariantName {
-    let course = next.revision(next.rollout.revision).and_then(|revision| revision.spec.strategy.course());
-    let unseen = course.filter(|_| next.rollout.weight.is_zero());
+pub(crate) fn target_variant(target: Option<&Revision>, rollout: &Rollout) -> VariantName {
+    let course = target.and_then(|revision| revision.spec.strategy.course());
+    let unseen = course.filter(|_| rollout.weight.is_zero());
     unseen.map_or_else(VariantName::canary, |course| course.variant())
 }
 
 /// The stretch that evidence gathered now belongs to.
-pub(crate) fn window(next: &Next) -> Window {
-    let rollout = &next.rollout;
+pub(crate) fn window(rollout: &Rollout) -> Window {
     let step = match rollout.phase {
         Phase::Starting => 0,
+        Phase::Progressing if rollout.warming => WARM_UP | (rollout.step + 1),
         Phase::Progressing => rollout.step + 1,
         Phase::Completed => u32::MAX,
     };
     Window { revision: rollout.revision, step }
 }
+
+/// What parts the window of a step's warm-up from that of the step. No canary has that many steps.
+const WARM_UP: u32 = 1 << 31;

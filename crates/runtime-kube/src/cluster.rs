@@ -1,17 +1,24 @@
 //! What an installation asks of its cluster besides running workloads: who it is, and Secrets for others.
 
 use std::path::Path;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Secret as KubeSecret};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use modelyard_core::TokenSecret;
+use tower::timeout::TimeoutLayer;
 
-use crate::config::Secret;
 use crate::credentials;
 use crate::error::{KubeError, chain};
-use crate::write::answered;
+use crate::write::{ANSWER, answered};
 
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(3);
+/// Longer than any watch is silent.
+const SILENCE: Duration = Duration::from_secs(75);
+/// The container of the control plane in its own pod, as `manifests/base` names it.
+const OURS: &str = "control-plane";
 
 /// The way to one namespace of a cluster.
 #[derive(Clone)]
@@ -36,19 +43,25 @@ impl Cluster {
             None => Config::infer().await.map_err(|error| unreadable(&error))?,
         };
         config.connect_timeout = Some(CONNECT);
-        let client = Client::try_from(config).map_err(|error| unreadable(&error))?;
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        let client = ClientBuilder::try_from(config).map_err(|error| unreadable(&error))?;
+        // A server that takes requests and does nothing with them: the other timeouts are of the connection.
+        let client = client.with_layer(&TimeoutLayer::new(ANSWER)).build();
         Ok(Self { client, namespace: namespace.to_owned() })
     }
 
-    /// The image of the first container of a pod: of this one, what workers run too.
+    /// The image that a pod runs our programs from: of this one, what workers run too. It is that of the container
+    /// `control-plane`, or of the only one; side-cars come in any order.
     ///
     /// # Errors
-    /// If the API server does not answer, or there is no such pod.
+    /// If the API server does not answer, or there is no such pod, or none of its containers is plainly ours.
     pub async fn image_of_pod(&self, pod: &str) -> Result<String, KubeError> {
         let api = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
         let found = answered(api.get(pod)).await?;
-        let image = found.spec.and_then(|spec| spec.containers.into_iter().next()).and_then(|c| c.image);
-        image.ok_or_else(|| KubeError::NotFound(format!("image of pod {pod}")))
+        let containers = found.spec.map(|spec| spec.containers).unwrap_or_default();
+        let missing = || format!("container `{OURS}` among those of pod {pod}: --worker-image names the image instead");
+        image(&containers).ok_or_else(|| KubeError::NotFound(missing()))
     }
 
     /// Until when the token in a Secret is good, in milliseconds since the Unix epoch. `None` if there is none.
@@ -64,11 +77,37 @@ impl Cluster {
     ///
     /// # Errors
     /// If the API server does not answer, or refuses.
-    pub async fn put_token(&self, name: &str, token: &Secret, good_until_ms: i64) -> Result<(), KubeError> {
+    pub async fn put_token(&self, name: &str, token: &TokenSecret, good_until_ms: i64) -> Result<(), KubeError> {
         credentials::put(&self.secrets(), name, token, good_until_ms).await.map(|_| ())
     }
 
-    pub(crate) fn secrets(&self) -> Api<KubeSecret> {
+    pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+fn image(containers: &[Container]) -> Option<String> {
+    let named = containers.iter().find(|container| container.name == OURS);
+    let ours = named.or(if let [only] = containers { Some(only) } else { None })?;
+    ours.image.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_never_that_of_a_side_car() {
+        let container = |name: &str| Container {
+            name: name.to_owned(),
+            image: Some(format!("image-of-{name}")),
+            ..Container::default()
+        };
+        let [proxy, ours, other] = ["proxy", OURS, "other"].map(container);
+        assert_eq!(image(&[proxy.clone(), ours.clone()]).as_deref(), Some("image-of-control-plane"));
+        assert_eq!(image(&[ours, proxy.clone()]).as_deref(), Some("image-of-control-plane"));
+        assert_eq!(image(std::slice::from_ref(&other)).as_deref(), Some("image-of-other"), "a manifest of one's own");
+        assert_eq!(image(&[proxy, other]), None);
+        assert_eq!(image(&[]), None);
     }
 }

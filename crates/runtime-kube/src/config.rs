@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use modelyard_core::TokenSecret;
 
 /// How this installation runs workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,16 +61,6 @@ pub enum ArtifactCache {
     Claim { name: String },
 }
 
-/// A secret value. Its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
 /// Issues tokens by which workers fetch artifacts, and nothing else.
 #[async_trait]
 pub trait TokenIssuer: Send + Sync {
@@ -77,5 +68,5 @@ pub trait TokenIssuer: Send + Sync {
     ///
     /// # Errors
     /// In words, if none can be issued now.
-    async fn issue(&self, lifetime: Duration) -> Result<Secret, String>;
+    async fn issue(&self, lifetime: Duration) -> Result<TokenSecret, String>;
 }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use modelyard_core::TokenSecret;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::config::{Secret, TokenIssuer};
+use crate::config::TokenIssuer;
 use crate::error::KubeError;
 use crate::names;
 use crate::world::World;
@@ -26,25 +27,25 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(1800);
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Credentials {
-    api: Api<KubeSecret>,
+    api: Api<Secret>,
     world: Arc<World>,
     issuer: Option<Arc<dyn TokenIssuer>>,
     turn: Mutex<()>,
 }
 
 /// In milliseconds since the Unix epoch.
-pub(crate) fn good_until(secret: &KubeSecret) -> Option<i64> {
+pub(crate) fn good_until(secret: &Secret) -> Option<i64> {
     let text = secret.metadata.annotations.as_ref()?.get(GOOD_UNTIL)?;
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// Writes a Secret that holds a token, and until when it is good.
 pub(crate) async fn put(
-    api: &Api<KubeSecret>,
+    api: &Api<Secret>,
     name: &str,
-    token: &Secret,
+    token: &TokenSecret,
     until_ms: i64,
-) -> Result<KubeSecret, KubeError> {
+) -> Result<Secret, KubeError> {
     let until = jiff::Timestamp::from_millisecond(until_ms).unwrap_or(jiff::Timestamp::MAX);
     let secret = json!({
         "apiVersion": "v1",
@@ -55,14 +56,14 @@ pub(crate) async fn put(
             "annotations": {GOOD_UNTIL: until.to_string()},
         },
         "type": "Opaque",
-        "stringData": {TOKEN_KEY: token.0},
+        "stringData": {TOKEN_KEY: token.expose()},
     });
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     answered(api.patch(name, &params, &Patch::Apply(&secret))).await
 }
 
 impl Credentials {
-    pub(crate) fn new(api: Api<KubeSecret>, world: Arc<World>, issuer: Option<Arc<dyn TokenIssuer>>) -> Self {
+    pub(crate) fn new(api: Api<Secret>, world: Arc<World>, issuer: Option<Arc<dyn TokenIssuer>>) -> Self {
         Self { api, world, issuer, turn: Mutex::default() }
     }
 
@@ -79,13 +80,13 @@ impl Credentials {
         let until = (jiff::Timestamp::now() + LIFETIME).as_millisecond();
         let token = issuer.issue(LIFETIME).await.map_err(KubeError::Unavailable)?;
         let written = put(&self.api, WORKER_SECRET, &token, until).await?;
-        self.world.see_credential(WORKER_SECRET, good_until(&written));
+        self.world.see_credential(good_until(&written));
         Ok(())
     }
 
     fn is_fresh(&self) -> bool {
         let needed = jiff::Timestamp::now() + RENEWED_BEFORE;
-        self.world.credential(WORKER_SECRET).is_some_and(|until| until > needed.as_millisecond())
+        self.world.credential().is_some_and(|until| until > needed.as_millisecond())
     }
 
     /// Keeps the token fresh whenever a pod starts: one that was made long ago may be started again on a new node.

@@ -1,5 +1,6 @@
 //! Whether an object is as it was meant: every field that was set has its value, whatever else others have added.
 
+use modelyard_core::Quantity;
 use serde_json::Value;
 
 /// How `live`, at `path`, differs from `wanted`, in words. Empty if it does not.
@@ -16,7 +17,7 @@ fn compare(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
                 let path = format!("{path}.{key}");
                 match live.get(key) {
                     Some(live) => compare(&path, wanted, live, found),
-                    // What is not set is what it is by default: empty, zero, false.
+                    // What is empty or zero may be left out.
                     None if is_nothing(wanted) => {}
                     None => found.push(format!("{path} is gone")),
                 }
@@ -45,45 +46,23 @@ fn compare(path: &str, wanted: &Value, live: &Value, found: &mut Vec<String>) {
     }
 }
 
+/// What the API server leaves out of its answers. Truth is never in doubt: where we say `false`
+/// (`allowPrivilegeEscalation`), the default that takes its place may be `true`.
 fn is_nothing(value: &Value) -> bool {
     match value {
-        Value::Null | Value::Bool(false) => true,
+        Value::Null => true,
         Value::Number(n) => n.as_f64() == Some(0.0),
         Value::String(s) => s.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.values().all(is_nothing),
-        Value::Bool(true) => false,
+        Value::Bool(_) => false,
     }
 }
 
 /// The API server writes quantities in its own way: `0.5` becomes `500m`.
 fn is_same_quantity(path: &str, wanted: &Value, live: &Value) -> bool {
-    let amount = |value: &Value| value.as_str().and_then(amount);
+    let amount = |value: &Value| value.as_str().and_then(|text| text.parse::<Quantity>().ok());
     path.contains(".resources.") && amount(wanted).is_some_and(|wanted| Some(wanted) == amount(live))
-}
-
-/// In thousandths.
-fn amount(quantity: &str) -> Option<u128> {
-    let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
-    let (number, suffix) = quantity.split_at(end);
-    let factor: u128 = match suffix {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        _ => return None,
-    };
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let part = &part[..part.len().min(9)];
-    let scale = 10_u128.checked_pow(u32::try_from(part.len()).ok()?)?;
-    let digits: u128 = format!("{whole}{part}").parse().ok()?;
-    Some(digits.checked_mul(factor)? / scale)
 }
 
 /// A whole pod template would be no help.
@@ -131,8 +110,27 @@ mod tests {
     fn quantities_are_compared_by_what_they_are() {
         let resources = |cpu: &str, memory: &str| json!({"resources": {"limits": {"cpu": cpu, "memory": memory}}});
         assert_eq!(differences("spec", &resources("0.5", "1024Mi"), &resources("500m", "1Gi")), [""; 0]);
+        assert_eq!(differences("spec", &resources("0.0001", "1e9"), &resources("100u", "1G")), [""; 0]);
         assert_eq!(differences("spec", &resources("0.5", "1Gi"), &resources("501m", "1Gi")).len(), 1);
         assert_eq!(differences("spec", &json!({"image": "1000m"}), &json!({"image": "1"})).len(), 1);
+    }
+
+    #[test]
+    fn hardening_that_was_taken_away_is_a_difference() {
+        let wanted = json!({
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "worker", "securityContext": {"allowPrivilegeEscalation": false}}],
+        });
+        let live = json!({"containers": [{"name": "worker", "securityContext": {}}]});
+        insta::assert_snapshot!(differences("spec", &wanted, &live).join("\n"), @r"
+        spec.automountServiceAccountToken is gone
+        spec.containers[worker].securityContext.allowPrivilegeEscalation is gone
+        ");
+        let live = json!({"containers": [{"name": "worker"}]});
+        insta::assert_snapshot!(differences("spec", &wanted, &live).join("\n"), @r"
+        spec.automountServiceAccountToken is gone
+        spec.containers[worker].securityContext is gone
+        ");
     }
 
     #[test]

@@ -24,6 +24,6 @@ mod world;
 mod write;
 
 pub use cluster::Cluster;
-pub use config::{ArtifactCache, KubeSettings, Secret, TokenIssuer};
+pub use config::{ArtifactCache, KubeSettings, TokenIssuer};
 pub use error::KubeError;
 pub use runtime::KubeRuntime;

@@ -20,13 +20,18 @@ use crate::kind::Kind;
 use crate::names;
 use crate::pods::{self, PodView};
 use crate::world::{FenceSeen, Live, Source, World};
+use crate::write::ANSWER;
 use crate::{credentials, fence};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// An API server that comes back is soon heard of.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
-/// A watch that has been open for so long without an error works, though nothing happens.
-const QUIET_IS_WELL: Duration = Duration::from_secs(2);
+/// A watch is opened anew after so many seconds, and one that has died is given up 5 s later. Nothing else would tell:
+/// where nothing changes, nothing comes.
+const OPEN_FOR: u32 = 60;
+/// Without an error for so long, a watch works, though nothing happens: by then a server that is not there, or that does
+/// not answer, would have been found out.
+const QUIET_IS_WELL: Duration = ANSWER.saturating_add(Duration::from_secs(2));
 
 /// Everything that must have been listed once before anything is known.
 pub(crate) fn sources(world: &World) -> Vec<Source> {
@@ -46,7 +51,7 @@ pub(crate) fn start(cluster: &Cluster, world: &Arc<World>) -> JoinSet<()> {
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     watches.spawn(follow(pods, ours(), world.clone(), Pods::default()));
     let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let by_name = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let by_name = |name: &str| config().fields(&format!("metadata.name={name}"));
     watches.spawn(follow(maps, by_name(fence::NAME), world.clone(), Fence::default()));
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     watches.spawn(follow(secrets, by_name(credentials::WORKER_SECRET), world.clone(), Credentials::default()));
@@ -54,7 +59,11 @@ pub(crate) fn start(cluster: &Cluster, world: &Arc<World>) -> JoinSet<()> {
 }
 
 fn ours() -> watcher::Config {
-    watcher::Config::default().labels(&names::ours())
+    config().labels(&names::ours())
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(OPEN_FOR)
 }
 
 /// What becomes of what a watch tells.
@@ -93,13 +102,21 @@ where
         match next {
             Some(Ok(event)) => {
                 match event {
-                    Event::Init => follower.restart(),
+                    // Nothing has been heard yet: it is about to ask.
+                    Event::Init => {
+                        follower.restart();
+                        continue;
+                    }
                     Event::InitApply(object) => follower.listed(object),
                     Event::InitDone => follower.list_done(&world),
                     Event::Apply(object) => follower.changed(&world, object),
                     Event::Delete(object) => follower.gone(&world, object),
                 }
                 retry = FIRST_RETRY;
+                if in_doubt && world.is_synced(&[source]) {
+                    in_doubt = false;
+                    world.synced(source);
+                }
             }
             Some(Err(error)) => {
                 // A watch that is too old is listed anew, and a connection that ends is no trouble if it comes back.
@@ -223,13 +240,13 @@ impl Follower<Secret> for Credentials {
         self.listed = credentials::good_until(&secret);
     }
     fn list_done(&mut self, world: &World) {
-        world.see_credential(credentials::WORKER_SECRET, self.listed.take());
+        world.see_credential(self.listed.take());
         world.synced(Source::Credentials);
     }
     fn changed(&mut self, world: &World, secret: Secret) {
-        world.see_credential(credentials::WORKER_SECRET, credentials::good_until(&secret));
+        world.see_credential(credentials::good_until(&secret));
     }
     fn gone(&mut self, world: &World, _: Secret) {
-        world.see_credential(credentials::WORKER_SECRET, None);
+        world.see_credential(None);
     }
 }

@@ -9,6 +9,7 @@ use modelyard_core::{Epoch, Observation, Observed, Workload, WorkloadId, Workloa
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::build::Version;
 use crate::config::KubeSettings;
 use crate::kind::{Kind, Served};
 use crate::names;
@@ -63,6 +64,10 @@ impl Live {
             json: pruned(&object)?,
         };
         Some((id, live))
+    }
+
+    pub(crate) fn version(&self) -> Version<'_> {
+        Version { uid: &self.uid, resource_version: &self.resource_version }
     }
 
     fn order(&self) -> u64 {
@@ -131,7 +136,8 @@ impl Entry {
 /// The ConfigMap that keeps the latest epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FenceSeen {
-    pub(crate) epoch: Epoch,
+    /// `None` where it does not say: somebody has edited it.
+    pub(crate) epoch: Option<Epoch>,
     pub(crate) resource_version: String,
 }
 
@@ -139,8 +145,8 @@ pub(crate) struct FenceSeen {
 struct State {
     entries: BTreeMap<WorkloadId, Entry>,
     fence: Option<FenceSeen>,
-    /// The Secrets of ours, by name: until when what they hold is good.
-    credentials: BTreeMap<String, i64>,
+    /// Until when the workers' token is good, in milliseconds since the Unix epoch. `None` where there is none.
+    credential: Option<i64>,
     deleted: VecDeque<String>,
     synced: BTreeSet<Source>,
     /// Watches that are cut off, and why.
@@ -289,13 +295,8 @@ impl World {
         self.bump();
     }
 
-    pub(crate) fn see_credential(&self, name: &str, good_until_ms: Option<i64>) {
-        let mut state = self.state();
-        match good_until_ms {
-            Some(until) => state.credentials.insert(name.to_owned(), until),
-            None => state.credentials.remove(name),
-        };
-        drop(state);
+    pub(crate) fn see_credential(&self, good_until_ms: Option<i64>) {
+        self.state().credential = good_until_ms;
         self.bump();
     }
 
@@ -351,8 +352,15 @@ impl World {
         self.state().fence.clone()
     }
 
-    pub(crate) fn credential(&self, name: &str) -> Option<i64> {
-        self.state().credentials.get(name).copied()
+    /// The latest epoch that any object bears.
+    pub(crate) fn latest_epoch(&self) -> Epoch {
+        let state = self.state();
+        let objects = state.entries.values().flat_map(|entry| entry.objects.values());
+        objects.map(|live| live.epoch).max().unwrap_or_default()
+    }
+
+    pub(crate) fn credential(&self) -> Option<i64> {
+        self.state().credential
     }
 
     pub(crate) fn entry<T>(&self, id: &WorkloadId, read: impl FnOnce(&Entry) -> T) -> Option<T> {

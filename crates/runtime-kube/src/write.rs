@@ -1,8 +1,10 @@
 //! Makes the cluster agree with a wish: one write per object that differs, none for one that does not.
 //!
-//! Writes compare and set: an object is written as it was last seen or not at all, so that a control plane which has
-//! lost its office without noticing cannot undo what its successor did. What fails that way is read again, and if a later
-//! epoch has been there, given up.
+//! Writes compare and set: an object that was seen is written as it was last seen or not at all, so that a control plane
+//! which has lost its office without noticing cannot undo what its successor did. What fails that way is read again, the
+//! fence too, and if a later epoch has been there, given up. One that was not seen has nothing to compare with: before it
+//! is made, as before each request, there is what the watch of the fence has told. What is on its way when the successor
+//! moves the fence, or that watch is late, can so still be made; the successor sees it and sets it right.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +27,8 @@ use crate::names::FIELD_MANAGER;
 use crate::observe;
 use crate::world::{Live, World};
 
-/// For the API server to answer a write.
-const ANSWER: Duration = Duration::from_secs(10);
+/// For the API server to answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// An object whose status changes while it is being written is tried again so often.
 const ATTEMPTS: usize = 8;
 
@@ -98,8 +100,8 @@ impl Writer {
             let nothing = crate::world::Entry::default();
             read(&nothing)
         });
+        live.values().try_for_each(|live| admits(live, epoch))?;
         let deployment = live.get(&Kind::Deployment);
-        admits(deployment, epoch)?;
         if deployment.is_some_and(|live| live.deleting) {
             return Err(RuntimeError::Unavailable(format!("the Deployment {} is being deleted", workload.id)));
         }
@@ -144,7 +146,7 @@ impl Writer {
                 }
                 Ok(self.apply(kind, id, object, live, epoch).await?.is_some())
             }
-            (None, Some(live)) => self.delete(kind, id, live).await,
+            (None, Some(live)) => self.delete(kind, id, live, epoch).await,
             (None, None) => Ok(true),
         }
     }
@@ -158,11 +160,12 @@ impl Writer {
         live: Option<&Live>,
         epoch: Epoch,
     ) -> Result<Option<Live>, RuntimeError> {
-        build::stamp(&mut object, epoch, live.map(|live| live.resource_version.as_str()));
+        build::stamp(&mut object, epoch, live.map(Live::version));
         let name = build::name(id, kind);
         // What is ours is ours to set back. What has our name and not our labels is somebody else's: no force there.
         let params = PatchParams { force: live.is_some(), ..PatchParams::apply(FIELD_MANAGER) };
         let api = self.api(kind)?;
+        self.fence.still(epoch)?;
         let answer = answered(api.patch(&name, &params, &Patch::Apply(&object))).await;
         match answer {
             Ok(object) => {
@@ -172,7 +175,7 @@ impl Writer {
                 Ok(Some(written))
             }
             Err(KubeError::Conflict(_)) if live.is_some() => {
-                self.look_again(kind, id, live).await?;
+                self.look_again(kind, id, live, epoch).await?;
                 Ok(None)
             }
             Err(KubeError::Conflict(why)) => {
@@ -192,10 +195,10 @@ impl Writer {
         self.world.forget_refusal(id);
         for _ in 0..ATTEMPTS {
             let live = self.world.entry(id, |entry| entry.objects.get(&Kind::Deployment).cloned()).flatten();
-            admits(live.as_ref(), epoch)?;
+            live.iter().try_for_each(|live| admits(live, epoch))?;
             // Pods and all that belongs to it follow, by the cluster's own garbage collector.
             let Some(live) = live.filter(|live| !live.deleting) else { return Ok(()) };
-            if self.delete(Kind::Deployment, id, &live).await? {
+            if self.delete(Kind::Deployment, id, &live, epoch).await? {
                 return Ok(());
             }
         }
@@ -203,25 +206,34 @@ impl Writer {
     }
 
     /// False if it was not as it was seen last; it is seen as it is now.
-    async fn delete(&self, kind: Kind, id: &WorkloadId, live: &Live) -> Result<bool, RuntimeError> {
+    async fn delete(&self, kind: Kind, id: &WorkloadId, live: &Live, epoch: Epoch) -> Result<bool, RuntimeError> {
         let preconditions =
             Preconditions { uid: Some(live.uid.clone()), resource_version: Some(live.resource_version.clone()) };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         let api = self.api(kind)?;
+        self.fence.still(epoch)?;
         match answered(api.delete(&build::name(id, kind), &params)).await {
             Ok(_) | Err(KubeError::NotFound(_)) => {
                 self.world.deleted(kind, id, &live.uid);
                 Ok(true)
             }
             Err(KubeError::Conflict(_)) => {
-                self.look_again(kind, id, Some(live)).await?;
+                self.look_again(kind, id, Some(live), epoch).await?;
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn look_again(&self, kind: Kind, id: &WorkloadId, was: Option<&Live>) -> Result<(), RuntimeError> {
+    /// After a conflict: somebody has been there, and it may have been a successor.
+    async fn look_again(
+        &self,
+        kind: Kind,
+        id: &WorkloadId,
+        was: Option<&Live>,
+        epoch: Epoch,
+    ) -> Result<(), RuntimeError> {
+        self.fence.look(epoch).await?;
         let found = answered(self.api(kind)?.get_opt(&build::name(id, kind))).await?;
         match found.and_then(Live::read) {
             Some((_, live)) => self.world.see(kind, id, live),
@@ -244,9 +256,9 @@ impl Writer {
 }
 
 /// The object itself knows who wrote it last: a successor may have, between its move of the fence and our look at it.
-fn admits(live: Option<&Live>, epoch: Epoch) -> Result<(), RuntimeError> {
-    match live.map(|live| live.epoch) {
-        Some(seen) if seen > epoch => Err(RuntimeError::Fenced { given: epoch, seen }),
+fn admits(live: &Live, epoch: Epoch) -> Result<(), RuntimeError> {
+    match live.epoch {
+        seen if seen > epoch => Err(RuntimeError::Fenced { given: epoch, seen }),
         _ => Ok(()),
     }
 }

@@ -5,9 +5,10 @@ use modelyard_core::state::Cause;
 use modelyard_core::{Actor, AliasName, DeploymentName, ModelName, RevisionNumber, Timestamp, VersionName, VersionRef};
 use serde_json::json;
 
-use crate::deployments::lock;
+use crate::deployments::{Locked, lock};
 use crate::models::{AliasMoveRow, AliasRow};
 use crate::revisions::{self, NewRevision};
+use crate::schema::{self, Gate};
 use crate::{Result, Store, StoreError, Tx, events, parse};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct AliasMoved {
     pub previous: Option<VersionName>,
     /// The deployments that follow it, each with its new revision.
     pub rolled: Vec<(DeploymentName, RevisionNumber)>,
+    /// What was accepted, and should be known of.
+    pub warnings: Vec<String>,
 }
 
 impl Store {
@@ -45,7 +48,8 @@ impl Store {
     /// Points `alias` to `version`; deployments that follow it get a new revision in the same transaction.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if there is no such version.
+    /// [`StoreError::NotFound`] if there is no such version; [`StoreError::Conflict`] if callers of a deployment that
+    /// follows the alias cannot use it.
     pub async fn move_alias(
         &self,
         model: &ModelName,
@@ -64,7 +68,7 @@ impl Store {
         let previous: Option<VersionName> =
             previous.fetch_optional(&mut *tx).await?.as_deref().map(parse).transpose()?;
         if previous.as_ref() == Some(version) {
-            return Ok(AliasMoved { previous, rolled: Vec::new() });
+            return Ok(AliasMoved { previous, rolled: Vec::new(), warnings: Vec::new() });
         }
         sqlx::query!(
             "insert into aliases (model, alias, version, updated_ms) values ($1, $2, $3, $4)
@@ -77,12 +81,16 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         record(&mut tx, model, alias, Some(version), previous.as_ref(), actor, now).await?;
-        let mut rolled = Vec::new();
+        let mut following = Vec::new();
         for name in followers(&mut tx, model, alias).await? {
-            let target = lock(&mut tx, &name, None).await?.target;
-            if target.version.version == *version {
-                continue;
+            let locked = lock(&mut tx, &name, None).await?;
+            if locked.target.version.version != *version {
+                following.push(locked);
             }
+        }
+        let warnings = gate(&mut tx, &following, (model.clone(), version.clone())).await?;
+        let mut rolled = Vec::new();
+        for Locked { name, target, .. } in following {
             let cause = Cause::AliasMoved { alias: alias.clone() };
             // An A/B test follows no alias, so there are no variants.
             let new =
@@ -91,7 +99,7 @@ impl Store {
             rolled.push((name, number));
         }
         tx.commit().await?;
-        Ok(AliasMoved { previous, rolled })
+        Ok(AliasMoved { previous, rolled, warnings })
     }
 
     /// # Errors
@@ -114,6 +122,26 @@ impl Store {
         record(&mut tx, model, alias, None, Some(&parse(&previous)?), actor, now).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// The schema gate for each deployment that follows; its warnings.
+///
+/// # Errors
+/// [`StoreError::Conflict`] with all that is refused.
+async fn gate(tx: &mut Tx, following: &[Locked], version: schema::Version) -> Result<Vec<String>> {
+    let signatures = schema::signatures(tx, &[version.clone()].into()).await?;
+    let Some(signature) = signatures.get(&version) else { return Ok(Vec::new()) };
+    let (mut warnings, mut refused) = (Vec::new(), Vec::new());
+    for Locked { name, target, state, .. } in following {
+        let Some(stable) = state.stable else { continue };
+        let live = revisions::one(tx, name, stable).await?.revision.version;
+        match schema::gate(&live, &version, signature, target.spec.allow_schema_change) {
+            Gate::Pass => {}
+            Gate::PassWithWarning(message) => warnings.push(format!("deployment {name}: {message}")),
+            Gate::Refuse(message) => refused.push(format!("deployment {name}: {message}")),
+        }
+    }
+    if refused.is_empty() { Ok(warnings) } else { Err(StoreError::Conflict { message: refused.join("\n") }) }
 }
 
 /// Where an alias points, within a transaction.

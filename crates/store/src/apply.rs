@@ -49,6 +49,8 @@ impl ApplyBatch {
 pub struct ApplyOutcome {
     /// In order of their indices.
     pub documents: Vec<AppliedDocument>,
+    /// What was accepted, and should be known of.
+    pub warnings: Vec<DocumentWarning>,
     /// The deployments of the batch, as they were and as they are.
     pub desired_before: BTreeMap<DeploymentName, DesiredDeployment>,
     pub desired_after: BTreeMap<DeploymentName, DesiredDeployment>,
@@ -60,6 +62,14 @@ pub struct AppliedDocument {
     pub change: Change,
     /// Of a deployment: its latest revision.
     pub revision: Option<RevisionNumber>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentWarning {
+    pub document: usize,
+    /// Within the document: `spec.version`.
+    pub path: String,
+    pub message: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +88,7 @@ impl Store {
         let mut tx = self.write().await?;
         let names: Vec<_> = batch.deployments.iter().map(|(_, d, _)| d.name.to_string()).collect();
         let desired_before = desired::select(&mut tx, Some(&names)).await?;
-        let mut applying = Applying { tx, actor, now, done: Vec::new(), problems: Vec::new() };
+        let mut applying = Applying { tx, actor, now, done: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
         for (document, model) in &batch.models {
             applying.model(*document, model).await?;
         }
@@ -86,7 +96,7 @@ impl Store {
             applying.version(*document, version).await?;
         }
         applying.deployments(&batch.deployments, &desired_before).await?;
-        let Applying { mut tx, mut done, problems, .. } = applying;
+        let Applying { mut tx, mut done, problems, warnings, .. } = applying;
         if !problems.is_empty() {
             return Err(StoreError::Refused(problems));
         }
@@ -97,7 +107,7 @@ impl Store {
             tx.commit().await?
         }
         done.sort_by_key(|d| d.document);
-        Ok(ApplyOutcome { documents: done, desired_before, desired_after })
+        Ok(ApplyOutcome { documents: done, warnings, desired_before, desired_after })
     }
 }
 
@@ -107,6 +117,7 @@ struct Applying<'a> {
     now: Timestamp,
     done: Vec<AppliedDocument>,
     problems: Vec<DocumentProblem>,
+    warnings: Vec<DocumentWarning>,
 }
 
 impl Applying<'_> {

@@ -61,20 +61,34 @@ impl Store {
     }
 
     /// The change of weights that was in force at a time, or the deletion that ended it.
+    ///
+    /// Of those stamped within [`CLOCKS_DIFFER_MS`] before it the one written last counts: at a change of office the
+    /// successor's clock may be behind.
     pub async fn served_at(&self, deployment: &DeploymentName, at: Timestamp) -> Result<Option<Event>> {
+        // As many as could fall into that time; without the limit the index would not give the order for nothing.
         let row = sqlx::query_as!(
             Row,
-            "select id, at_ms, kind, actor, model, deployment, message, data from events
-             where deployment = $1 and kind in ('WeightsChanged', 'DeploymentDeleted') and at_ms <= $2
-             order by at_ms desc, id desc limit 1",
+            r#"with latest as (
+                   select id, at_ms, kind, actor, model, deployment, message, data from events
+                   where deployment = $1 and kind in ('WeightsChanged', 'DeploymentDeleted') and at_ms <= $2
+                   order by at_ms desc, id desc limit 16)
+               select id as "id!", at_ms as "at_ms!", kind as "kind!", actor as "actor!", model, deployment,
+                      message as "message!", data as "data!" from latest
+               where at_ms >= (select max(at_ms) from latest) - $3::bigint
+               order by id desc limit 1"#,
             deployment.as_str(),
             at.as_millis(),
+            CLOCKS_DIFFER_MS,
         );
         row.fetch_optional(&self.pool).await?.map(Row::event).transpose()
     }
 }
 
-/// Appends an event within a writing transaction.
+/// How far apart the clocks of two control planes are taken to be at most, in milliseconds: machines that keep time by
+/// NTP are within a second.
+const CLOCKS_DIFFER_MS: i64 = 2000;
+
+/// Appends an event within a writing transaction. The database makes it a link of the chain (migration 0005).
 pub(crate) async fn append(tx: &mut Tx, event: &EventDraft, now: Timestamp) -> Result<()> {
     append_all(tx, [event], now).await
 }

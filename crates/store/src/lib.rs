@@ -9,6 +9,7 @@
 
 mod aliases;
 mod apply;
+mod chain;
 mod commit;
 mod control;
 mod deployments;
@@ -20,6 +21,7 @@ mod models;
 mod office;
 mod revisions;
 mod rollback;
+mod schema;
 mod tokens;
 
 use std::str::FromStr;
@@ -30,7 +32,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 pub use aliases::AliasMoved;
-pub use apply::{AppliedDocument, ApplyBatch, ApplyOutcome, Change};
+pub use apply::{AppliedDocument, ApplyBatch, ApplyOutcome, Change, DocumentWarning};
 pub use control::ControlVerb;
 pub use deployments::DeploymentRow;
 pub use error::{DocumentProblem, ProblemStatus, StoreError};
@@ -41,7 +43,8 @@ pub use office::{Candidate, Claim, Holder, Office, Standing};
 pub use revisions::RevisionRow;
 pub use tokens::{IssuedToken, NewToken, TokenRow};
 
-/// Taken by every writer. Any number does, as long as nothing else in the database uses it.
+/// Taken by every writer, and by the trigger that chains events (migration 0005). Any number does, as long as nothing
+/// else in the database uses it.
 const WRITE_LOCK: i64 = 0x6d6f_6465_6c79;
 
 type Tx = Transaction<'static, Postgres>;

@@ -10,6 +10,8 @@ use crate::{Result, Store, StoreError, Tx, events, parse};
 const LONGEST: Span = Span::from_secs(366 * 24 * 3600);
 /// An expired token is still known for so long, so that its holder is told that it has expired.
 const KEPT_AFTER_EXPIRY: Span = Span::from_secs(24 * 3600);
+/// "mdl1st" in ASCII: no other lock of this database has it.
+const FIRST_TOKEN_LOCK: i64 = 0x6d64_6c31_7374;
 
 /// What is known of a token: all but the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +83,38 @@ impl Store {
             let message = format!("the role {} is for programs; use viewer, operator or admin", new.role);
             return Err(StoreError::Invalid { message });
         }
+        self.register(new, Self::random_token()?, actor, now).await
+    }
+
+    /// Makes the first token of a person, unless there is one. It is handed over before it is good for anything, so that
+    /// it cannot be lost: what fails, or is cut off, is done anew by the next call. One call does so at a time. Answers
+    /// whether there was none.
+    ///
+    /// # Errors
+    /// Of handing it over; [`StoreError::Invalid`] as for [`Store::create_token`].
+    pub async fn make_first_token<E: From<StoreError>>(
+        &self,
+        new: NewToken,
+        now: Timestamp,
+        hand_over: impl AsyncFnOnce(&TokenSecret, Timestamp) -> std::result::Result<(), E>,
+    ) -> std::result::Result<bool, E> {
+        // Held for as long as the transaction, beside the lock of those that write.
+        let mut alone = self.pool.begin().await.map_err(StoreError::from)?;
+        let lock = sqlx::query("select pg_advisory_xact_lock($1)").bind(FIRST_TOKEN_LOCK);
+        lock.execute(&mut *alone).await.map_err(StoreError::from)?;
+        if self.has_token_for_people(now).await? {
+            return Ok(false);
+        }
+        let secret = Self::random_token()?;
+        hand_over(&secret, now + new.lifetime).await?;
+        self.register(new, secret, &Actor::system(), now).await?;
+        alone.commit().await.map_err(StoreError::from)?;
+        Ok(true)
+    }
+
+    async fn register(&self, new: NewToken, secret: TokenSecret, actor: &Actor, now: Timestamp) -> Result<IssuedToken> {
         let mut tx = self.write().await?;
-        let issued = insert(&mut tx, new, actor, now).await?;
+        let issued = insert(&mut tx, new, secret, actor, now).await?;
         let TokenRow { id, name, role, expires_at, .. } = &issued.row;
         let message = format!("token {id} of {name} was made: {role}, until {expires_at}");
         let data = json!({"id": id, "name": name, "role": role, "expiresAt": expires_at});
@@ -100,7 +132,7 @@ impl Store {
             return Err(StoreError::Invalid { message: format!("the role {} is for people", new.role) });
         }
         let mut tx = self.pool.begin().await?;
-        let issued = insert(&mut tx, new, &Actor::system(), now).await?;
+        let issued = insert(&mut tx, new, Self::random_token()?, &Actor::system(), now).await?;
         tx.commit().await?;
         Ok(issued)
     }
@@ -166,12 +198,11 @@ impl Store {
     }
 }
 
-async fn insert(tx: &mut Tx, new: NewToken, actor: &Actor, now: Timestamp) -> Result<IssuedToken> {
+async fn insert(tx: &mut Tx, new: NewToken, secret: TokenSecret, actor: &Actor, now: Timestamp) -> Result<IssuedToken> {
     if new.lifetime.as_millis() == 0 || new.lifetime > LONGEST {
         let message = format!("a token lasts longer than 0s, and at most {LONGEST}");
         return Err(StoreError::Invalid { message });
     }
-    let secret = Store::random_token()?;
     let (digest, expires_at) = (secret.hash(), now + new.lifetime);
     let id = sqlx::query_scalar!(
         "insert into tokens (name, digest, role, created_ms, expires_ms, created_by)

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 pub struct TestCertificate {
     dir: TempDir,
+    names: Vec<String>,
     ca: CertifiedIssuer<'static, KeyPair>,
     version: Cell<u32>,
 }
@@ -16,11 +17,17 @@ pub struct TestCertificate {
 impl TestCertificate {
     /// For 127.0.0.1 and localhost.
     pub fn create() -> Self {
+        Self::naming(&["127.0.0.1", "localhost"])
+    }
+
+    /// For hosts of these names or addresses.
+    pub fn naming(names: &[&str]) -> Self {
         let mut params = CertificateParams::new([]).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
         let dir = tempfile::tempdir().expect("a directory");
-        let certificate = Self { dir, ca, version: Cell::new(0) };
+        let names = names.iter().map(ToString::to_string).collect();
+        let certificate = Self { dir, names, ca, version: Cell::new(0) };
         for name in ["tls.crt", "tls.key"] {
             std::os::unix::fs::symlink(format!("..data/{name}"), certificate.dir.path().join(name)).expect("a link");
         }
@@ -32,7 +39,7 @@ impl TestCertificate {
     /// Puts a new certificate, with a key of its own, in place of the one before. Returns it as DER.
     pub fn renew(&self) -> Vec<u8> {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("parameters");
+        let params = CertificateParams::new(self.names.clone()).expect("parameters");
         let certificate = params.signed_by(&key, &self.ca).expect("a certificate");
         self.mount(&certificate.pem(), &key.serialize_pem());
         certificate.der().to_vec()
@@ -75,8 +82,11 @@ impl TestCertificate {
 
     /// A client that trusts the CA, and nothing else.
     pub fn client(&self) -> reqwest::Client {
+        self.client_builder().build().expect("a client")
+    }
+
+    pub fn client_builder(&self) -> reqwest::ClientBuilder {
         let ca = reqwest::Certificate::from_pem(self.ca_pem().as_bytes()).expect("a certificate");
-        let builder = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).tls_info(true);
-        builder.build().expect("a client")
+        reqwest::Client::builder().no_proxy().tls_certs_only([ca]).tls_info(true)
     }
 }

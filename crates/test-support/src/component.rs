@@ -32,8 +32,21 @@ impl Stopped {
     /// # Panics
     /// If it cannot be stopped.
     pub async fn stop(component: &'static str) -> Self {
+        Self::by(component, &[]).await
+    }
+
+    /// `cargo xtask kube stop --freeze`: it exists, and answers nothing.
+    ///
+    /// # Panics
+    /// If it cannot be suspended.
+    pub async fn freeze(component: &'static str) -> Self {
+        Self::by(component, &["--freeze"]).await
+    }
+
+    async fn by(component: &'static str, how: &[&str]) -> Self {
         let stopped = Self { xtask: crate::cluster::required("MODELYARD_TEST_XTASK"), component };
         let mut command = stopped.command("stop");
+        command.args(how);
         let output =
             tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("xtask runs");
         assert!(output.status.success(), "the {component} does not stop: {output:?}");

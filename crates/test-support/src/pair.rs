@@ -23,6 +23,8 @@ pub struct ControlPlane {
     address: SocketAddr,
     process: Option<Child>,
     pub client: Client,
+    /// More arguments of its command line.
+    pub arguments: Vec<String>,
 }
 
 impl ControlPlane {
@@ -31,11 +33,15 @@ impl ControlPlane {
         let client = Client::new(&format!("http://{address}"), None, Some("test".into()));
         // Postgres says by this name whose writes are whose.
         let database_url = format!("{database_url}?application_name={name}");
-        Self { name, database_url, address, process: None, client }
+        Self { name, database_url, address, process: None, client, arguments: Vec::new() }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn signal(&self, how: Signal) {
@@ -165,6 +171,7 @@ fn serve(node: &ControlPlane, state_dir: &Path) -> Child {
     let worker = binary("modelyard-worker").display().to_string();
     let arguments = ["serve", "--database-url", &node.database_url, "--listen", &listen, "--state-dir", &dir];
     let arguments = [&arguments[..], &["--worker-binary", &worker, "--drain-timeout", "5"]].concat();
+    let arguments: Vec<_> = arguments.into_iter().chain(node.arguments.iter().map(String::as_str)).collect();
     spawn("modelyard-control-plane", node.name, &arguments, state_dir)
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct InspectArgs {
     /// The model file.
     #[arg(long, value_name = "PATH")]
     pub(crate) artifact: PathBuf,
-    /// The most address space to use, in bytes; beyond it the process aborts.
+    /// The most memory to use for data, in bytes; beyond it the process aborts.
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_memory: Option<u64>,
 }

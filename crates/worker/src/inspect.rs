@@ -27,7 +27,8 @@ enum Report {
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     if let Some(bytes) = args.max_memory {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-        setrlimit(Resource::As, limit).context("memory could not be limited")?;
+        // Of what is written to: an allocator's reservations and a mapped file take none.
+        setrlimit(Resource::Data, limit).context("memory could not be limited")?;
     }
     let report = look(args);
     let mut line = serde_json::to_vec(&report)?;

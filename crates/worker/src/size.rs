@@ -3,21 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-const UNITS: [(&str, u64); 9] = [
-    ("Ki", 1 << 10),
-    ("Mi", 1 << 20),
-    ("Gi", 1 << 30),
-    ("Ti", 1 << 40),
-    ("k", 1_000),
-    ("M", 1_000_000),
-    ("G", 1_000_000_000),
-    ("T", 1_000_000_000_000),
-    ("", 1),
-];
-/// More digits after the point say nothing about bytes.
-const MOST_DECIMALS: usize = 9;
+use modelyard_core::Quantity;
 
-/// `20Gi`, `1.5G`, `1048576`: read with an optional unit, shown in binary ones.
+/// To show them in.
+const UNITS: [(&str, u64); 4] = [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("Ti", 1 << 40)];
+
+/// `20Gi`, `1.5G`, `1048576`: read as Kubernetes reads it, in whole bytes, and shown in binary units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
@@ -29,26 +20,14 @@ impl FromStr for ByteSize {
     type Err = SizeError;
 
     fn from_str(s: &str) -> Result<Self, SizeError> {
-        read(s).map(Self).ok_or_else(|| SizeError(s.to_owned()))
+        let quantity: Quantity = s.parse().map_err(|_| SizeError(s.to_owned()))?;
+        Ok(Self(quantity.units()))
     }
-}
-
-fn read(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
-    let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || decimals.len() > MOST_DECIMALS {
-        return None;
-    }
-    let digits: u128 = format!("{whole}{decimals}").parse().ok()?;
-    let divisor = 10u128.pow(u32::try_from(decimals.len()).ok()?);
-    u64::try_from(digits.checked_mul(u128::from(factor))? / divisor).ok()
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = UNITS.into_iter().take(4).rev().find(|(_, factor)| self.0 >= *factor);
+        let binary = UNITS.into_iter().rev().find(|(_, factor)| self.0 >= *factor);
         match binary {
             // In tenths, rounded down: 1023.9 MiB is not yet 1 GiB.
             Some((unit, factor)) => {
@@ -79,7 +58,7 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes), "{text}");
         }
-        for bad in ["", "Gi", ".5Gi", "-1", "1 Gi", "1gi", "1KB", "1.2.3Gi", "99999999999999Ti"] {
+        for bad in ["", "Gi", "-1", "1 Gi", "1gi", "1KB", "1.2.3Gi", "99999999999999Ti"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }

@@ -2,19 +2,22 @@
 //! others. PostgreSQL is this machine's, as no image of one can be pulled here, and artifacts lie on a volume of the node.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modelyard_api::Client;
 use modelyard_core::DeploymentName;
 use modelyard_core::state::Phase;
-use modelyard_test_support::{Kubectl, Load, Proxy, TestDatabase, apply, eventually_within, host, manifest, required};
+use modelyard_test_support::{
+    Kubectl, Load, Proxy, TestCertificate, TestDatabase, apply, eventually_within, host, manifest, required,
+};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(180);
 const ROLLING: &str = "replicas: 2, disruptionBudget: {maxUnavailable: 1}, strategy: {rolling: {}}";
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 20, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05}}}";
 
 /// An overlay of the test's own upon one of the repository's, in a namespace of its own.
 struct Installation {
@@ -27,6 +30,13 @@ struct Installation {
 
 impl Installation {
     async fn apply(overlay: &str, patches: &str) -> Self {
+        let installation = Self::prepare().await;
+        installation.apply_overlay(overlay, "", patches);
+        installation
+    }
+
+    /// A namespace, and the database that everything will use.
+    async fn prepare() -> Self {
         let namespace = format!("modelyard-{}", &format!("{:08x}", rand())[..8]);
         let database = TestDatabase::create().await;
         // PostgreSQL listens on loopback, where pods do not come.
@@ -34,27 +44,19 @@ impl Installation {
         let (address, name) = rest.split_once('/').unwrap();
         let line = Proxy::start_on(host(), address.parse().unwrap()).await;
         let url = format!("{user}@{}/{name}", line.address);
-        let dir = tempfile::tempdir().unwrap();
         let kubectl = Kubectl::new(&namespace);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").canonicalize().unwrap();
-        let manifests = dir.path().join("manifests");
-        copy(&root, &manifests);
-        let (image, tag) =
-            required("MODELYARD_TEST_IMAGE").rsplit_once(':').map(|(i, t)| (i.to_owned(), t.to_owned())).unwrap();
-        let kustomization = format!(
-            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {namespace}\n\
-             resources: [manifests/overlays/{overlay}]\n\
-             images: [{{name: modelyard.dev/modelyard, newName: {image}, newTag: {tag}}}]\n\
-             patches:\n{patches}"
-        );
-        fs::write(dir.path().join("kustomization.yaml"), kustomization).unwrap();
         kubectl.run(&["create", "namespace", &namespace]);
         kubectl.apply(&format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: modelyard-database}}\nstringData: {{url: \"{url}\"}}\n"
         ));
-        let installation = Self { kubectl, namespace, dir, _line: line, _database: database };
-        installation.kubectl.run(&["apply", "-k", &installation.dir.path().display().to_string()]);
-        installation
+        Self { kubectl, namespace, dir: tempfile::tempdir().unwrap(), _line: line, _database: database }
+    }
+
+    fn apply_overlay(&self, overlay: &str, components: &str, patches: &str) {
+        let image = required("MODELYARD_TEST_IMAGE");
+        let text = kustomization(&self.namespace, overlay, components, &image, patches);
+        make_overlay(self.dir.path(), &text);
+        self.kubectl.run(&["apply", "-k", &self.dir.path().display().to_string()]);
     }
 
     /// Waits until a Deployment of the manifests has all its pods ready.
@@ -63,9 +65,12 @@ impl Installation {
     }
 
     /// The address of a Service, which is reached from the node.
+    fn address(&self, service: &str) -> IpAddr {
+        self.kubectl.run(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]).parse().unwrap()
+    }
+
     fn url(&self, service: &str, port: u16) -> String {
-        let ip = self.kubectl.run(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]);
-        format!("http://{ip}:{port}")
+        format!("http://{}:{port}", self.address(service))
     }
 
     /// As the first administrator.
@@ -100,6 +105,23 @@ impl Installation {
         let selector = format!("app.kubernetes.io/component={component}");
         self.kubectl.attempt(&["logs", "--tail=60", "--prefix", "-l", &selector]).unwrap_or_else(|error| error)
     }
+}
+
+/// An overlay upon one of the repository's, as docs/kubernetes.md has it.
+fn kustomization(namespace: &str, overlay: &str, components: &str, image: &str, patches: &str) -> String {
+    let (image, tag) = image.rsplit_once(':').unwrap();
+    format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {namespace}\n\
+         resources: [manifests/overlays/{overlay}]\ncomponents: [{components}]\n\
+         images: [{{name: modelyard.dev/modelyard, newName: {image}, newTag: \"{tag}\"}}]\n\
+         patches:\n{patches}"
+    )
+}
+
+/// Kustomize reads nothing outside the directory, so the manifests lie beside it.
+fn make_overlay(dir: &Path, kustomization: &str) {
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests").canonicalize().unwrap(), &dir.join("manifests"));
+    fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
 }
 
 fn rand() -> u32 {
@@ -197,6 +219,54 @@ async fn the_trial_overlay_is_a_working_installation_with_no_more_rights_than_it
     assert_eq!(installation.kubectl.list(&["networkpolicies"]).len(), workloads(&installation), "one per workload");
 }
 
+const TLS: &str = "manifests/components/tls, manifests/components/tls-gateway";
+
+/// With certificates that name Services and nothing else, as an authority gives them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_components_for_tls_everything_talks_by_it() {
+    let installation = Installation::prepare().await;
+    let (kubectl, namespace) = (&installation.kubectl, &installation.namespace);
+    let host = |service: &str| format!("{service}.{namespace}.svc");
+    let (admin, gateway) = (host("modelyard-control-plane"), host("modelyard-gateway"));
+    let tls = TestCertificate::naming(&[&admin, &gateway]);
+    let path = |path: PathBuf| path.display().to_string();
+    let pair = [format!("--cert={}", path(tls.certificate())), format!("--key={}", path(tls.key()))];
+    for secret in ["modelyard-control-plane-tls", "modelyard-gateway-tls"] {
+        kubectl.run(&["create", "secret", "tls", secret, &pair[0], &pair[1]]);
+    }
+    kubectl.run(&["create", "configmap", "modelyard-ca", &format!("--from-file=ca.crt={}", path(tls.ca()))]);
+    installation.apply_overlay("trial", TLS, WITHOUT_POSTGRES);
+    installation.rolled_out("modelyard-control-plane");
+    installation.rolled_out("modelyard-gateway");
+
+    // A worker has its artifact by it, and the gateway its routes.
+    let at = |service: &str, port: u16| SocketAddr::new(installation.address(service), port);
+    let trusting = tls.client_builder().resolve(&admin, at("modelyard-control-plane", 8080));
+    let trusting = trusting.resolve(&gateway, at("modelyard-gateway", 8000)).build().unwrap();
+    let token = kubectl.secret("modelyard-admin-token", "token").await;
+    let client = Client::new(&format!("https://{admin}:8080"), Some(token.clone()), None).with_http(trusting.clone());
+    apply(&client, &manifest("1", ROLLING), false, None).await.unwrap();
+    completed(&client, "1").await;
+    let url = format!("https://{gateway}:8000/v2/models/linear/infer");
+    let body = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[3,4]}]}"#;
+    eventually_within(PATIENCE, "the gateway infers", async || {
+        trusting.post(&url).body(body).send().await.ok().filter(|answer| answer.status().is_success())
+    })
+    .await;
+
+    // One control plane asks the other, whose address no certificate names.
+    kubectl.run(&["scale", "deployment", "modelyard-control-plane", "--replicas=2"]);
+    installation.rolled_out("modelyard-control-plane");
+    let pods = kubectl.list(&["pods", "-l", "app.kubernetes.io/component=control-plane"]);
+    assert_eq!(pods.len(), 2);
+    for pod in pods {
+        let address = SocketAddr::new(pod["status"]["podIP"].as_str().unwrap().parse().unwrap(), 8080);
+        let one = tls.client_builder().resolve(&admin, address).build().unwrap();
+        let client = Client::new(&format!("https://{admin}:8080"), Some(token.clone()), None).with_http(one);
+        completed(&client, "1").await;
+    }
+}
+
 fn workloads(installation: &Installation) -> usize {
     installation.kubectl.list(&["deployments", "-l", "app.kubernetes.io/managed-by=modelyard"]).len()
 }
@@ -280,5 +350,22 @@ fn the_overlays_are_objects_that_kubectl_reads() {
             assert!(kinds.contains(&kind), "{overlay} has no {kind}");
         }
         assert!(!text.contains("image: modelyard\n"), "the image has a name that can be pulled or loaded");
+    }
+}
+
+#[test]
+fn the_components_for_tls_leave_no_link_in_plain_text() {
+    let kubectl = Kubectl::new("default");
+    for overlay in ["trial", "production"] {
+        let dir = tempfile::tempdir().unwrap();
+        make_overlay(dir.path(), &kustomization("mine", overlay, TLS, "registry/modelyard:1", "  []\n"));
+        let text = kubectl.run(&["kustomize", &dir.path().display().to_string()]);
+        for plain in ["=http://", "http://modelyard"] {
+            assert!(!text.contains(plain), "{overlay}: {plain} in\n{text}");
+        }
+        assert_eq!(text.matches("scheme: HTTPS").count(), text.matches("httpGet:").count(), "{overlay}");
+        for flag in ["--advertise=", "--artifacts-url=", "--control-plane=", "--peer-name=", "--artifacts-ca="] {
+            assert_eq!(text.matches(flag).count(), 1, "{overlay}: {flag} in\n{text}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const ROLLING: &str = "replicas: 2, strategy: {rolling: {}}";
 const CANARY: &str = "replicas: 1, strategy: {canary: {steps: [{weight: 10, hold: 2s}, {weight: 50, hold: 2s}], \
-                      analysis: {minRequests: 10, maxErrorRate: 0.01}}}";
+                      analysis: {minRequests: 10, maxErrorRate: 0.05}}}";
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The demo's story: a canary under load, a bad version taken back by the system, a rollback by command.

@@ -64,11 +64,12 @@ struct Figures {
 /// The figures, as JSON and in words.
 pub(super) async fn measure(
     deployments: u32,
+    profile: Profile,
     console: Console,
     interrupt: &mut Interrupt,
 ) -> Result<(String, Vec<String>)> {
-    let kubeconfig = tokio::task::spawn_blocking(move || kube::ensure_up(console)).await??;
-    let programs = build::binaries(Profile::Release, console).await?;
+    let (_, kubeconfig) = tokio::task::spawn_blocking(move || kube::ensure_up(console)).await??;
+    let programs = build::binaries(profile, console).await?;
     let postgres = tokio::task::spawn_blocking(move || Cluster::temporary(&|line| console.say(line))).await??;
     let bench = Bench::new(kubeconfig, programs, postgres.url("postgres"))?;
     let measured = tokio::select! {

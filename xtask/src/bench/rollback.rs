@@ -110,7 +110,7 @@ async fn rollback(stack: &Stack, runs: u32, console: Console) -> Result<(Rollbac
     clippy::cast_precision_loss,
     reason = "a rank among few"
 )]
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
 }

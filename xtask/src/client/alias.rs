@@ -3,7 +3,7 @@
 use modelyard_api::Client;
 use modelyard_core::{AliasName, ModelName, VersionName};
 
-use super::output::say;
+use super::output::{note, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Alias {
@@ -19,6 +19,9 @@ pub(super) async fn run(args: Alias, client: &Client) -> anyhow::Result<()> {
             let moved = client.move_alias(&model, &alias, version).await?;
             let from = moved.previous.map_or_else(String::new, |previous| format!(" (was {previous})"));
             say(format_args!("alias/{model}/{alias} is version {}{from}", moved.version))?;
+            for warning in moved.warnings {
+                note(format_args!("warning: {warning}"));
+            }
             for rolled in moved.rolled {
                 say(format_args!("  modeldeployment/{} rolls to revision {}", rolled.deployment, rolled.revision))?;
             }

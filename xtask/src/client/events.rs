@@ -1,4 +1,6 @@
-//! `events`: the log, past and as it grows.
+//! `events`: the log, past and as it grows, and its chain of hashes.
+
+mod chain;
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -12,7 +14,10 @@ use super::output::{Format, Output, Table, note, say};
 use super::when::{self, When};
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Events {
+    #[command(subcommand)]
+    command: Option<chain::Chain>,
     /// Only those of this deployment
     #[arg(long, value_name = "NAME")]
     deployment: Option<DeploymentName>,
@@ -27,6 +32,9 @@ pub(crate) struct Events {
 }
 
 pub(super) async fn run(args: Events, client: &Client) -> anyhow::Result<()> {
+    if let Some(command) = args.command {
+        return chain::run(command, client).await;
+    }
     let now = when::now();
     let since = args.since.map(|since| since.resolve(now));
     if args.follow {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use modelyard_api::types::{Deployment, RecordedVerdict, Rollout};
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, VariantReport};
 use modelyard_core::state::{Outcome, Phase};
+use modelyard_core::verdict::{Check, Decision};
 
 use super::output::{Table, count};
 use super::when::clock;
@@ -126,12 +127,45 @@ pub(super) fn status(report: &DeploymentReport) -> String {
     if let Some(verdict) = &report.verdict {
         let p99 = verdict.p99_micros.map_or_else(String::new, |p99| format!(", p99 {}", millis(p99)));
         let numbers = format!("{}, {}{p99}", count(verdict.requests, "request"), count(verdict.errors, "error"));
-        field(&mut s, "verdict", &format!("{verdict} ({numbers})"));
+        field(&mut s, "verdict", &format!("{} ({numbers})", decision(&verdict.decision)));
+        for check in &verdict.checks {
+            field(&mut s, "", &gate(check));
+        }
     }
     for (i, what) in report.waiting_on.iter().enumerate() {
         field(&mut s, if i == 0 { "waiting on" } else { "" }, what);
     }
     s
+}
+
+/// The decision alone; each gate has a line of its own.
+fn decision(decision: &Decision) -> String {
+    match decision {
+        Decision::Pass => "pass".into(),
+        Decision::Fail => "fail".into(),
+        Decision::NeedMoreData { have, want, at } => {
+            let expected = at.map_or_else(String::new, |at| format!(", expected by {}", clock(at)));
+            let of = match *want {
+                Decision::UNFORESEEABLE.. => String::new(),
+                want => format!(" of {want}"),
+            };
+            format!("need more data: {have}{of} requests{expected}")
+        }
+    }
+}
+
+/// What was compared, the estimate and its interval, what follows, and why.
+fn gate(check: &Check) -> String {
+    let mut text = check.to_string();
+    if let Some(estimate) = check.estimate {
+        let interval = Some(check.interval()).filter(|words| !words.is_empty());
+        let interval = interval.map_or_else(String::new, |words| format!(", {words}"));
+        text += &format!(" ({}{interval})", check.unit.tell(estimate));
+    }
+    if !check.why.is_empty() {
+        text += &format!(": {}", check.why);
+    }
+    text
 }
 
 /// A name and its value, aligned with the others.

@@ -18,8 +18,13 @@ fn spec() -> Value {
 
 fn verdict() -> Value {
     json!({
-        "decision": {"kind": "needMoreData", "have": 40, "want": 100}, "requests": 40, "errors": 1, "p99Micros": 1_250,
-        "checks": [{"limit": "maxErrorRate", "wanted": "0.01", "measured": "0.025", "holds": false}]
+        "decision": {"kind": "needMoreData", "have": 40, "want": 100, "at": "2026-11-24T12:01:00Z"},
+        "requests": 40, "errors": 1, "p99Micros": 1_250, "stable": {"requests": 360, "errors": 2, "p99Micros": 1_300},
+        "checks": [{
+            "limit": "maxErrorRateIncrease", "wanted": "0.005", "measured": "1 of 40 beside 2 of 360", "holds": true,
+            "passes": false, "unit": "share", "estimate": 0.019_444, "lower": -0.012, "upper": 0.088, "requests": 40,
+            "stableRequests": 360, "why": "both are possible"
+        }]
     })
 }
 

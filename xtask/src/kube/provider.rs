@@ -13,7 +13,7 @@ const KUBEBUILDER: &str = "/usr/local/kubebuilder/bin";
 
 /// A way to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Provider {
+pub(crate) enum Provider {
     /// The one that KUBECONFIG names: used as it is, never changed.
     Given,
     Kind,

@@ -25,13 +25,13 @@ const CLUSTER_WITHIN: Duration = Duration::from_secs(180);
 /// The clients whose kubeconfigs the components read.
 const CLIENTS: [&str; 4] = ["controller-manager", "scheduler", "proxy", "kubelet"];
 
-/// Makes a cluster run; returns the kubeconfig to use.
-pub(super) fn up(state: &State, steps: Steps) -> Result<PathBuf> {
+/// Makes a cluster run; returns how it was made, and the kubeconfig to use.
+pub(super) fn up(state: &State, steps: Steps) -> Result<(Provider, PathBuf)> {
     let _lock = state.lock()?;
     let provider = choose(state, steps)?;
     if provider == Provider::Given {
         steps.say("KUBECONFIG names a cluster that answers: using it, changing nothing");
-        return Ok(std::env::var_os("KUBECONFIG").unwrap_or_default().into());
+        return Ok((provider, std::env::var_os("KUBECONFIG").unwrap_or_default().into()));
     }
     let layout = match &provider {
         Provider::Kind | Provider::K3d | Provider::Given => None,
@@ -40,7 +40,7 @@ pub(super) fn up(state: &State, steps: Steps) -> Result<PathBuf> {
     };
     if layout.is_some_and(|layout| is_well(state, &layout)) {
         steps.say(format_args!("the cluster is up and well ({})", provider.describe()));
-        return Ok(state.kubeconfig());
+        return Ok((provider, state.kubeconfig()));
     }
     steps.say(format_args!("using {}", provider.describe()));
     if let (Provider::Debian, Some(pid)) = (&provider, process::foreign_kubelet(state)) {
@@ -49,19 +49,19 @@ pub(super) fn up(state: &State, steps: Steps) -> Result<PathBuf> {
     }
     state.create()?;
     write(&state.dir().join("provider"), provider.word())?;
-    match provider {
+    match &provider {
         Provider::Given => {}
         Provider::Kind => docker::kind_up(state, steps)?,
         Provider::K3d => docker::k3d_up(state, steps)?,
-        Provider::Binaries(bin) => start(state, &Layout { bin, node: false }, steps)?,
+        Provider::Binaries(bin) => start(state, &Layout { bin: bin.clone(), node: false }, steps)?,
         Provider::Debian => start(state, &Layout { bin: debian::prepare(steps)?, node: true }, steps)?,
     }
     steps.say(format_args!("the cluster is up, after {}", steps.total()));
-    Ok(state.kubeconfig())
+    Ok((provider, state.kubeconfig()))
 }
 
 /// Another's cluster first; else the way that was gone before; else the first that is open.
-fn choose(state: &State, steps: Steps) -> Result<Provider> {
+pub(super) fn choose(state: &State, steps: Steps) -> Result<Provider> {
     let recorded = Provider::recorded(state);
     let given = match recorded {
         Some(_) => provider::kubeconfig(state),

@@ -11,6 +11,7 @@ const PREFIX: &str = "modelyard-";
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("planner", &["core"]),
+    ("simulation", &["core", "planner"]),
     ("store", &["core"]),
     ("runtime", &["core"]),
     ("runtime-local", &["core", "runtime"]),
@@ -33,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const SEES_ALL: &[&str] = &["test-support", "tests"];
 
 /// Crates that only compute: nothing of `IMPURE` may be anywhere in what they are built from.
-const PURE: &[&str] = &["core", "planner"];
+const PURE: &[&str] = &["core", "planner", "simulation"];
 const IMPURE: &[&str] = &["axum", "hyper", "kube", "reqwest", "sqlx", "tokio"];
 
 /// Libraries that only some crates may name as a dependency.

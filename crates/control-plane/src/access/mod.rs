@@ -18,6 +18,7 @@ use modelyard_core::{Actor, Digest, Role, Timestamp, TokenName};
 use modelyard_store::{Store, StoreError};
 use tokio::sync::Semaphore;
 
+use crate::app::now;
 use bootstrap::Bootstrap;
 pub use bootstrap::BootstrapError;
 use known::Known;
@@ -121,6 +122,11 @@ impl Access {
         })
     }
 
+    /// Whether requests need a token here.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.required
+    }
+
     /// Whether the holder of `token` may `method` the route `path` (its template; `None` where there is no such route).
     /// `None` is somebody without a token, where none is needed.
     ///
@@ -158,6 +164,16 @@ impl Access {
             return Err(Denied::Expired { name: token.name, at: token.expires_at });
         }
         Ok(Caller { name: token.name, role: token.role })
+    }
+
+    /// Ends when the token of this hash, once admitted, is one no longer: for answers that go on and on.
+    pub async fn lapsed(&self, hash: Digest) {
+        loop {
+            tokio::time::sleep(REFRESH).await;
+            if let Err(Denied::Unknown | Denied::Expired { .. }) = self.caller(hash, now()).await {
+                return;
+            }
+        }
     }
 
     async fn look_up(&self, hash: Digest) -> Result<Option<modelyard_store::TokenRow>, StoreError> {

@@ -42,6 +42,8 @@ const RULES: &[(&str, &str, &[Role])] = &[
     ("GET", "/api/v1/deployments/{d}/experiment", VIEW),
     ("POST", "/api/v1/deployments/{d}/experiment/conclude", OPERATE),
     ("GET", "/api/v1/events", VIEW),
+    ("GET", "/api/v1/events/chain", VIEW),
+    ("GET", "/api/v1/events/head", VIEW),
     ("GET", "/api/v1/tokens", ADMINISTER),
     ("POST", "/api/v1/tokens", ADMINISTER),
     ("DELETE", "/api/v1/tokens/{id}", ADMINISTER),

@@ -4,8 +4,10 @@
 
 mod documents;
 mod pin;
+pub mod sources;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -95,6 +97,10 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         action: action(done.change),
         revision: done.revision,
     });
+    let mut warnings = warnings::of(documents, app.runtime.name());
+    warnings.extend(
+        outcome.warnings.iter().filter_map(|w| documents.all.get(w.document).map(|d| d.problem(&w.path, &w.message))),
+    );
     let after = &outcome.desired_after;
     let words = after
         .iter()
@@ -103,7 +109,7 @@ async fn answer(app: &App, documents: &Documents<'_>, options: &Options, outcome
         dry_run: options.dry_run,
         plan: words.collect(),
         data: first_plan(app, &outcome).await,
-        warnings: warnings::of(documents, app.runtime.name()),
+        warnings,
         documents: listed.collect(),
     })
 }
@@ -124,6 +130,7 @@ async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
         deployments: outcome.desired_after.clone(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         evidence: app.gateways.evidence(),
+        measurements: BTreeMap::new(),
         // Nothing of other deployments is to be removed by this plan.
         in_use: modelyard_core::Observed::Unknown { reason: "not asked".into() },
     };

@@ -2,19 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use http::StatusCode;
 use modelyard_core::manifest::{ArtifactUri, Problem, Resource, VersionManifest};
 use modelyard_core::{Digest, Format, ModelVersion, Signature};
-use object_store::ObjectStoreExt;
-use tokio_util::io::ReaderStream;
 
 use super::documents::{Documents, Located};
 use crate::app::App;
 use crate::artifacts::ArtifactError;
-use crate::bucket::Bucket;
 use crate::inspect::InspectError;
 use crate::refusal::{ApiError, ApiResult};
 
@@ -147,7 +141,7 @@ impl Pins {
         {
             return Ok(Pinned { digest, size, is_stored: true });
         }
-        let content = open(app, &manifest.artifact.uri).await;
+        let content = app.sources.open(&manifest.artifact.uri).await;
         let content = content.map_err(|message| Failure::Document(located.problem("spec.artifact.uri", message)))?;
         match app.artifacts.put(content, wanted).await {
             Ok(stored) => {
@@ -205,31 +199,6 @@ async fn uploaded(
     }
 }
 
-type Content = BoxStream<'static, Result<Bytes, String>>;
-
-/// The content behind a URI that the control plane reads itself. Its errors are told to whoever applies.
-async fn open(app: &App, uri: &ArtifactUri) -> Result<Content, String> {
-    let text = |error: &dyn std::error::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    match uri {
-        ArtifactUri::Relative(path) | ArtifactUri::File(path) => {
-            let file = tokio::fs::File::open(path).await.map_err(|e| format!("cannot read {path}: {e}"))?;
-            Ok(ReaderStream::with_capacity(file, 256 * 1024).map_err(|e| e.to_string()).boxed())
-        }
-        ArtifactUri::Http(url) => {
-            let response = app.http.get(url).send().await.map_err(|e| format!("cannot fetch {url}: {}", text(&e)))?;
-            if !response.status().is_success() {
-                return Err(format!("cannot fetch {url}: it answered {}", response.status()));
-            }
-            Ok(response.bytes_stream().map_err(move |e| text(&e)).boxed())
-        }
-        ArtifactUri::Bucket(url) => {
-            let bucket = Bucket::at(url).map_err(|e| format!("cannot reach {url}: {e}"))?;
-            let found = bucket.store.get(&bucket.key).await.map_err(|e| format!("cannot fetch {url}: {e}"))?;
-            Ok(found.into_stream().map_err(|e| e.to_string()).boxed())
-        }
-    }
-}
-
 async fn signature(
     app: &App,
     located: &Located<'_>,
@@ -243,8 +212,8 @@ async fn signature(
     if !pinned.is_stored {
         return Ok(Signature::default());
     }
-    let file = app.artifacts.file(&pinned.digest).await.map_err(ours)?;
-    app.inspector.inspect(&file, manifest.format, &pinned.digest).await.map_err(|error| match error {
+    let file = app.artifacts.copy(&pinned.digest).await.map_err(ours)?;
+    app.inspector.inspect(file.path(), manifest.format, &pinned.digest).await.map_err(|error| match error {
         InspectError::NotRun(_) => {
             tracing::error!(%error, "an artifact cannot be inspected");
             let detail = "artifacts cannot be loaded for inspection here; the control plane's log says why";

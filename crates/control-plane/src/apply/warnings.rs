@@ -1,7 +1,7 @@
 //! Fields that are accepted and kept, and have no effect here yet. Said aloud: a limit that is not enforced must not
 //! be believed in.
 
-use modelyard_core::Strategy;
+use modelyard_core::Course;
 use modelyard_core::manifest::{Problem, Resource};
 
 use super::documents::Documents;
@@ -30,11 +30,12 @@ pub(super) fn of(documents: &Documents<'_>, runtime: &str) -> Vec<Problem> {
                 }
             }
         }
-        if let Strategy::Canary(canary) = &deployment.spec.strategy
-            && canary.analysis.is_some_and(|a| a.max_disagreement.is_some())
-        {
-            let message = "kept, but disagreement is not measured yet: this limit gates nothing";
-            warn("spec.strategy.canary.analysis.maxDisagreement", message);
+        let limit = |course: &Course| course.analysis.as_ref().is_some_and(|a| a.max_disagreement.is_some());
+        let is_blind = |course: &Course| limit(course) && course.stages.iter().all(|stage| stage.mirror.is_none());
+        if deployment.spec.strategy.course().as_ref().is_some_and(is_blind) {
+            let message = "kept, but it gates nothing: answers are compared where requests are mirrored, as by a canary's \
+                           `shadow`";
+            warn(&format!("spec.strategy.{}.analysis.maxDisagreement", deployment.spec.strategy), message);
         }
     }
     warnings

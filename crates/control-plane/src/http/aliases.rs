@@ -14,10 +14,11 @@ use super::extract::{At, By, json};
 use crate::app::{App, now};
 use crate::refusal::ApiResult;
 
-/// Move an alias to a version. The deployments that follow it roll.
+/// Move an alias to a version. The deployments that follow it roll. Refused where their callers cannot use it.
 #[utoipa::path(put, path = "/models/{m}/aliases/{a}", tag = "models", params(("m" = String, Path), ("a" = String, Path)),
     request_body = MoveAlias,
-    responses((status = 200, body = AliasMoved), (status = 404, body = ProblemDetails)))]
+    responses((status = 200, body = AliasMoved), (status = 404, body = ProblemDetails),
+        (status = 409, body = ProblemDetails)))]
 pub(super) async fn move_alias(
     State(app): State<Arc<App>>,
     At((model, alias)): At<(ModelName, AliasName)>,
@@ -28,7 +29,14 @@ pub(super) async fn move_alias(
     let moved = app.store.move_alias(&model, &alias, &version, &actor, now()).await?;
     app.wake.written();
     let rolled = moved.rolled.into_iter().map(|(deployment, revision)| RolledDeployment { deployment, revision });
-    Ok(Json(AliasMoved { model, alias, version, previous: moved.previous, rolled: rolled.collect() }))
+    Ok(Json(AliasMoved {
+        model,
+        alias,
+        version,
+        previous: moved.previous,
+        rolled: rolled.collect(),
+        warnings: moved.warnings,
+    }))
 }
 
 /// Drop an alias. Refused while a deployment follows it.

@@ -76,8 +76,8 @@ async fn forward(node: Arc<Node>, holder: &Holder, request: Request) -> Result<R
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let has_body =
         parts.headers.contains_key(header::CONTENT_LENGTH) || parts.headers.contains_key(header::TRANSFER_ENCODING);
-    let mut asked =
-        node.peers.request(parts.method, format!("{}{path}", holder.address)).headers(end_to_end(&parts.headers));
+    let asked = node.peers.request(parts.method, &holder.address, path).map_err(|error| unreachable(holder, &error))?;
+    let mut asked = asked.headers(end_to_end(&parts.headers));
     asked = asked.header(FORWARDED, HeaderValue::from_str(node.identity()).unwrap_or(HeaderValue::from_static("?")));
     if has_body {
         asked = asked.body(reqwest::Body::wrap_stream(body.into_data_stream()));
@@ -114,6 +114,12 @@ fn unreached(holder: &Holder, error: &reqwest::Error) -> ApiError {
         holder.identity, holder.address
     );
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no-control-plane", detail)
+}
+
+/// What it advertises leads nowhere.
+fn unreachable(holder: &Holder, error: &anyhow::Error) -> ApiError {
+    tracing::warn!(holder = holder.identity, address = holder.address, error = format!("{error:#}"), "no way to it");
+    unavailable(&format!("there is no way to {} at {}: {error:#}", holder.identity, holder.address))
 }
 
 fn given_up(holder: &Holder) -> ApiError {

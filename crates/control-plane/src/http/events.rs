@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::{Stream, StreamExt, stream};
 use modelyard_api::ProblemDetails;
 use modelyard_api::types::Events;
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::extract::Query;
+use super::guard::{Shown, must_end};
 use crate::app::App;
 use crate::refusal::{ApiError, ApiResult};
 
@@ -48,13 +49,14 @@ pub(super) async fn list_events(
     State(app): State<Arc<App>>,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
+    shown: Option<Extension<Shown>>,
 ) -> ApiResult<Response> {
     let bad_cursor = |_| ApiError::bad_request("cursor: it is not one of this list's");
     let after = query.cursor.as_ref().map(|c| c.parse::<i64>()).transpose().map_err(bad_cursor)?;
     let filter = EventFilter { deployment: query.deployment, since: query.since, after, ..EventFilter::default() };
     let wants_stream = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     if wants_stream.is_some_and(|accept| accept.contains("text/event-stream")) {
-        return follow(app, filter, &headers).await;
+        return follow(app, filter, &headers, shown).await;
     }
     let limit = i64::from(query.limit.unwrap_or(100).clamp(1, 1000));
     let events = app.store.events(&filter, limit).await?;
@@ -63,7 +65,12 @@ pub(super) async fn list_events(
     Ok(Json(Events { items: events, next }).into_response())
 }
 
-async fn follow(app: Arc<App>, mut filter: EventFilter, headers: &HeaderMap) -> ApiResult<Response> {
+async fn follow(
+    app: Arc<App>,
+    mut filter: EventFilter,
+    headers: &HeaderMap,
+    shown: Option<Extension<Shown>>,
+) -> ApiResult<Response> {
     let last_seen = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|id| id.parse().ok());
     filter.after = match (last_seen, filter.since) {
         (Some(id), _) => Some(id),
@@ -71,8 +78,7 @@ async fn follow(app: Arc<App>, mut filter: EventFilter, headers: &HeaderMap) -> 
         (None, None) => Some(app.store.last_event_id().await?),
     };
     // A follower that is cut off comes back, with the last id it saw, to whoever is in office then.
-    let term = app.term.clone();
-    let events = events_from(app, filter).take_until(async move { term.ended().await }).map(|event| {
+    let events = events_from(app.clone(), filter).take_until(must_end(app, shown)).map(|event| {
         let line = sse::Event::default().id(event.id.to_string()).event(event.what.kind.as_str());
         Ok::<_, Infallible>(line.json_data(&event).unwrap_or_default())
     });

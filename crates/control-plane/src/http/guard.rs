@@ -2,14 +2,35 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use modelyard_core::Digest;
+
 use crate::access::rules;
 use crate::app::{App, now};
 use crate::refusal::ApiError;
+
+/// The hash of the token by which a request was admitted, for those whose answers outlast it.
+#[derive(Clone, Copy)]
+pub(super) struct Shown(Digest);
+
+/// Ends when an answer that goes on and on must end: with the term of office, or with the token that was shown for it.
+pub(super) async fn must_end(app: Arc<App>, shown: Option<Extension<Shown>>) {
+    let lapsed = async {
+        match shown {
+            Some(Extension(Shown(hash))) => app.access.lapsed(hash).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = app.term.ended() => {}
+        () = lapsed => {}
+    }
+}
 
 pub(super) async fn guard(
     State(app): State<Arc<App>>,
@@ -21,12 +42,16 @@ pub(super) async fn guard(
     if route.is_some_and(|route| rules::OPEN.contains(&route)) {
         return next.run(request).await;
     }
+    let shown = bearer(request.headers()).map(|token| Shown(Digest::of(token.as_bytes())));
     let admitted = app.access.admit(bearer(request.headers()), request.method().as_str(), route, now()).await;
     request.headers_mut().remove(header::AUTHORIZATION);
     match admitted {
         Ok(caller) => {
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
+            }
+            if let Some(shown) = shown {
+                request.extensions_mut().insert(shown);
             }
             next.run(request).await
         }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -13,6 +14,7 @@ use futures::{StreamExt, stream};
 use modelyard_core::{EvidenceReport, RouteTable};
 
 use super::extract::json;
+use super::guard::{Shown, must_end};
 use crate::app::App;
 use crate::refusal::ApiResult;
 
@@ -22,12 +24,12 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Tells a gateway that the lease has lapsed, and another control plane may be in office: it should look around.
 const OFFICE: HeaderName = HeaderName::from_static("x-modelyard-office");
 
-/// Each line is a whole route table, the latest; an empty line is a heartbeat. The stream ends with the term of office.
-pub(super) async fn routes(State(app): State<Arc<App>>) -> Response {
+/// Each line is a whole route table, the latest; an empty line is a heartbeat. The stream ends with the term of office, or
+/// with the token.
+pub(super) async fn routes(State(app): State<Arc<App>>, shown: Option<Extension<Shown>>) -> Response {
     let mut tables = app.gateways.follow();
     tables.mark_changed();
     let standing = standing(&app);
-    let term = app.term.clone();
     let lines = stream::unfold(tables, async |mut tables| {
         let line = match tokio::time::timeout(HEARTBEAT, tables.changed()).await {
             Ok(Ok(())) => line(&tables.borrow_and_update()),
@@ -36,7 +38,7 @@ pub(super) async fn routes(State(app): State<Arc<App>>) -> Response {
         };
         Some((Ok::<_, Infallible>(line), tables))
     });
-    let lines = lines.take_until(async move { term.ended().await });
+    let lines = lines.take_until(must_end(app, shown));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], standing, Body::from_stream(lines)).into_response()
 }
 

@@ -5,6 +5,7 @@ mod aliases;
 mod answer;
 mod apply;
 mod artifacts;
+mod chain;
 mod delete;
 mod deployments;
 mod dispatch;
@@ -44,8 +45,11 @@ use crate::app::App;
 use crate::node::Node;
 use crate::refusal::ApiError;
 
-/// Of requests other than artifacts: manifests are small.
+/// Of requests other than artifacts and reports: manifests are small.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// A gateway reports all that it counts at once: up to 30 KiB for each variant of an experiment, for its sample of units,
+/// and a megabyte for one that is mirrored to and has dozens of outputs.
+const MAX_REPORT_BYTES: usize = 256 * 1024 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -91,6 +95,8 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(experiment::get_experiment))
         .routes(routes!(experiment::conclude))
         .routes(routes!(events::list_events))
+        .routes(routes!(chain::list_chain))
+        .routes(routes!(chain::get_head))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
@@ -165,7 +171,7 @@ fn router(app: Arc<App>) -> Router {
     router
         .route("/api/v1/openapi.json", get(async move || axum::Json(document)))
         .route("/internal/v1/routes", get(internal::routes))
-        .route("/internal/v1/evidence", post(internal::evidence))
+        .route("/internal/v1/evidence", post(internal::evidence).layer(DefaultBodyLimit::max(MAX_REPORT_BYTES)))
         .fallback(async |uri: Uri| ApiError::not_found(format!("there is no {}; see /api/v1/openapi.json", uri.path())))
         .method_not_allowed_fallback(async |uri: Uri| {
             let detail = format!("{} does not take this method; see /api/v1/openapi.json", uri.path());

@@ -23,15 +23,16 @@ use crate::node::Node;
 use crate::runtimes::{self, OpenError};
 use crate::serve::Means;
 use crate::wake::Wake;
-use crate::{exposures, kubernetes, reconcile, sweep};
+use crate::{exposures, kubernetes, measurements, reconcile, sweep};
 
 /// How long a control plane that says nothing stays in office.
 const TTL: Duration = Duration::from_secs(5);
 /// Between two looks of a standby at the office. With [`TTL`], a hand-over takes at most 6 s, and a moment where the
 /// office is given back.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between attempts to have the state directory from a predecessor that is about to let it go.
-const PREDECESSOR_LEAVES_WITHIN: Duration = Duration::from_millis(100);
+/// Between attempts to have the runtime: the state directory from a predecessor that is about to let it go, or a cluster
+/// that does not answer yet.
+const RUNTIME_RETRY: Duration = Duration::from_millis(100);
 
 /// How a term came to its end.
 enum End {
@@ -130,9 +131,9 @@ async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: 
     let runtime = loop {
         match runtimes::open(&means.config, &means.store, means.artifacts.clone()).await {
             Ok(runtime) => break runtime,
-            Err(OpenError::Busy(why)) => {
+            Err(OpenError::NotYet(why)) => {
                 node.wait(&format!("this control plane is taking office, and waits: {why}"));
-                tokio::time::sleep(PREDECESSOR_LEAVES_WITHIN).await;
+                tokio::time::sleep(RUNTIME_RETRY).await;
             }
             Err(OpenError::Failed(error)) => return End::Failed(error),
         }
@@ -150,8 +151,9 @@ async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: 
     tokio::select! {
         successor = reconcile::run(app.clone()) => End::Deposed(successor),
         never = exposures::run(app.clone()) => match never {},
+        never = measurements::run(app.clone()) => match never {},
         never = sweep::run(app) => match never {},
-        never = kubernetes::look_after_tokens(&means.config.kubernetes, &means.store) => match never {},
+        never = kubernetes::tokens::look_after(&means.config.kubernetes, &means.store) => match never {},
     }
 }
 

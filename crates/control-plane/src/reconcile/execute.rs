@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use modelyard_core::inputs::Inputs;
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
-use modelyard_core::{DeploymentName, Route};
+use modelyard_core::{DeploymentName, Route, TableVersion};
 use modelyard_store::StoreError;
 
 use super::calls::Calls;
@@ -24,10 +24,17 @@ pub(super) async fn plan(app: &Arc<App>, plan: Plan, calls: &mut Calls) -> Resul
     let (undecided, failure) = commit(app, &commits).await;
     // 2. Traffic moves by one table for all deployments. It names only workers that are ready now, and so need not wait
     // for those that are to come; and it leaves those that are to end before they do.
-    publish(app, routes, &undecided);
+    let moved = publish(app, routes, &undecided);
     // 3. Workloads to start, scale or mend, and those that nothing wants and no gateway uses.
     ensure.into_values().filter(|w| !undecided.contains(&w.deployment)).for_each(|w| calls.ensure(app, w));
-    remove.into_iter().for_each(|id| calls.remove(app, id));
+    // What is wanted no more may be by a decision that was not written: the next look tells.
+    if undecided.is_empty() {
+        remove.into_iter().for_each(|id| calls.remove(app, id));
+    }
+    // Whoever reads that a version serves, and asks, is to be answered by it.
+    if let Some(version) = moved {
+        app.gateways.caught_up(version).await;
+    }
     report(app, reports, &undecided);
     failure.map_or(Ok(()), Err)
 }
@@ -77,9 +84,10 @@ async fn commit(app: &App, commits: &BTreeMap<DeploymentName, Commit>) -> (Undec
     (undecided, failure)
 }
 
-fn publish(app: &App, routes: BTreeMap<DeploymentName, Route>, undecided: &Undecided) {
+/// The table's version, if it is a new one.
+fn publish(app: &App, routes: BTreeMap<DeploymentName, Route>, undecided: &Undecided) -> Option<TableVersion> {
     let before = app.gateways.published();
-    app.gateways.publish(decided(routes, undecided, &before.deployments));
+    app.gateways.publish(decided(routes, undecided, &before.deployments))
 }
 
 /// What was planned, but for the deployments whose decision was not written: those stay as they are.

@@ -25,6 +25,7 @@ pub(super) async fn inputs<'l>(
     inputs.now = now;
     inputs.epoch = app.term.epoch();
     inputs.evidence = app.gateways.evidence();
+    inputs.measurements = app.measurements.of(inputs.deployments.values());
     inputs.in_use = app.gateways.in_use();
     Ok(inputs)
 }

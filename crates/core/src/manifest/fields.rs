@@ -103,6 +103,10 @@ impl<'a> Fields<'a> {
         self.get(key).is_some_and(|value| value.as_str() == Some(text))
     }
 
+    pub(super) fn is_mapping(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_mapping)
+    }
+
     /// The value of a field, if it is there and not null.
     fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.asked.insert(key);

@@ -1,6 +1,7 @@
 //! Manifests: YAML or JSON text to checked values, once. All problems are collected, each with its line and path.
 
 mod ab_test;
+mod analysis;
 mod fields;
 mod locate;
 mod placement;

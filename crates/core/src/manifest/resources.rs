@@ -7,10 +7,10 @@ use super::fields::{Fields, Path, Problems};
 use super::placement;
 use super::strategy::strategy;
 use super::{API_VERSION, ArtifactRef, ArtifactUri, DeploymentManifest, ModelManifest, Resource, VersionManifest};
-use crate::deployment::{Analysis, Batching, DeploymentSpec, Resources};
+use crate::deployment::{Batching, DeploymentSpec, Resources};
 use crate::names::DeploymentName;
+use crate::quantity::Quantity;
 use crate::strategy::Strategy;
-use crate::weight::Rate;
 
 /// The resource, if the document is whole, and all its problems.
 pub(super) fn read(value: &Value) -> (Option<Resource>, Vec<(Path, String)>) {
@@ -134,6 +134,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     }
     let disruption_budget = spec.optional_fields("disruptionBudget").and_then(placement::disruption_budget);
     let rollback_window = spec.optional("rollbackWindow").unwrap_or(DeploymentSpec::DEFAULT_ROLLBACK_WINDOW);
+    let allow_schema_change = spec.optional_bool("allowSchemaChange").unwrap_or(false);
     let strategy = match spec.optional_fields("strategy") {
         Some(fields) => strategy(fields),
         None => Some(Strategy::rolling()),
@@ -154,31 +155,28 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
         autoscaling,
         disruption_budget,
         rollback_window,
+        allow_schema_change,
         strategy: strategy?,
     };
     Some(DeploymentManifest { name: name?, labels, spec })
 }
 
 fn resources(mut fields: Fields<'_>) -> Resources {
-    let mut quantity = |key| {
+    let mut quantity = |key, least: Quantity, told: &str| {
         let text: String = fields.optional(key)?;
-        if !is_quantity(&text) {
-            fields.problem(key, format_args!("`{text}` is not a quantity; use 250m, 2, 128Mi or 1Gi"));
+        match text.parse::<Quantity>() {
+            Ok(quantity) if quantity < least => fields.problem(key, format_args!("`{text}` is less than {told}")),
+            Ok(_) => {}
+            Err(error) => fields.problem(key, error),
         }
         Some(text)
     };
-    let (cpu, memory) = (quantity("cpu"), quantity("memory"));
+    let cpu = quantity("cpu", Quantity::from_millis(1), "1m, a thousandth of a CPU, which is the least there is");
+    let memory = quantity("memory", Quantity::from_units(1), "one byte; did you mean a unit such as Mi or Gi?");
     let gpu = fields.optional_u64("gpu", 1..=64).and_then(|n| u32::try_from(n).ok());
     let resources = Resources { cpu, memory, gpu };
     fields.finish();
     resources
-}
-
-/// A Kubernetes quantity: a decimal number and an optional suffix.
-fn is_quantity(s: &str) -> bool {
-    let end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
-    let (number, suffix) = s.split_at(end);
-    number.parse::<f64>().is_ok() && ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&suffix)
 }
 
 fn batching(mut fields: Fields<'_>) -> Option<Batching> {
@@ -189,17 +187,6 @@ fn batching(mut fields: Fields<'_>) -> Option<Batching> {
     let delay = fields.optional("maxDelay").unwrap_or_default();
     fields.finish();
     Some(Batching { max_batch_size: size?, max_delay: delay })
-}
-
-pub(super) fn analysis(mut fields: Fields<'_>) -> Option<Analysis> {
-    let analysis = Analysis {
-        min_requests: fields.optional_u64("minRequests", 1..=1_000_000_000).unwrap_or(100),
-        max_error_rate: fields.optional_number("maxErrorRate", Rate::from_share),
-        max_latency_p99: fields.optional("maxLatencyP99"),
-        max_disagreement: fields.optional_number("maxDisagreement", Rate::from_share),
-    };
-    fields.finish();
-    Some(analysis)
 }
 
 pub(super) fn finish_with<T>(value: T, fields: Fields<'_>) -> T {

@@ -1,9 +1,10 @@
 //! `spec.strategy`, field by field.
 
 use super::ab_test::ab_test;
+use super::analysis::analysis;
 use super::fields::Fields;
-use super::resources::{analysis, finish_with};
-use crate::deployment::Analysis;
+use super::resources::finish_with;
+use crate::analysis::Analysis;
 use crate::magnitude::Magnitude;
 use crate::mirror::{Mirror, Tolerance};
 use crate::span::Span;

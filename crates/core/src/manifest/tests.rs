@@ -176,6 +176,28 @@ fn what_only_a_cluster_heeds_is_read_and_checked() {
 }
 
 #[test]
+fn resources_are_quantities_that_a_pod_can_be_given() {
+    let problems = |resources: &str| {
+        let text = deployment(&format!("  model: linear\n  version: \"2\"\n  resources: {resources}\n"));
+        let problems = parse(&text).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for fine in [r#"{cpu: "0.5", memory: "1e9"}"#, r#"{cpu: "1", memory: 2Ei}"#, r#"{cpu: 1m, memory: "1"}"#] {
+        assert_eq!(problems(fine), "", "{fine}");
+    }
+    let wrong = [
+        (r#"{cpu: "0.0001"}"#, "`0.0001` is less than 1m"),
+        ("{cpu: 100u}", "`100u` is less than 1m"),
+        ("{memory: 128m}", "`128m` is less than one byte"),
+        ("{memory: 1GB}", "`1GB` is not a valid quantity: use a number with an optional unit"),
+        (r#"{cpu: "-1"}"#, "`-1` is not a valid quantity"),
+    ];
+    for (resources, problem) in wrong {
+        assert!(problems(resources).contains(problem), "{resources}: {}", problems(resources));
+    }
+}
+
+#[test]
 fn a_line_is_found_the_same_way_in_any_document() {
     let text = format!("# first\n{LINEAR}--- {{a: [1,\n  2]}}\n---\n\n  deep:\n    er: 1\n...\n---\nlast: {{x: 1}}\n");
     let places = places(&text);

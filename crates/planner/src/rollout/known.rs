@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use modelyard_core::state::Cause;
-use modelyard_core::{
-    Course, Evidence, EvidenceKey, Observed, RevisionNumber, VariantName, Window, Workload, WorkloadId, WorkloadStatus,
-};
+use modelyard_core::{Course, Observed, RevisionNumber, VariantName, Workload, WorkloadId, WorkloadStatus};
 
 use super::Walk;
+use crate::routes::target_variant;
 use crate::runs::Runs;
 
 impl<'a> Walk<'a> {
@@ -31,6 +30,12 @@ impl<'a> Walk<'a> {
     /// The stages that the target walks, by its strategy.
     pub(super) fn course(&self) -> Option<Course> {
         self.revisions.get(&self.rollout.revision)?.spec.strategy.course()
+    }
+
+    /// Whether the target's own manifest bounds how many workers there may be.
+    pub(super) fn is_bounded(&self) -> bool {
+        let target = self.revisions.get(&self.rollout.revision);
+        target.is_some_and(|revision| revision.spec.strategy.max_surge().is_some())
     }
 
     pub(super) fn workloads_of(&self, number: RevisionNumber) -> &[Workload] {
@@ -74,13 +79,9 @@ impl<'a> Walk<'a> {
         self.runs.get(&number).map_or(1, Runs::needed)
     }
 
-    pub(super) fn evidence(&self) -> Evidence {
-        let revision = self.rollout.revision;
-        let window = Window { revision, step: self.rollout.step + 1 };
-        // A version of a course without traffic goes by another name than a canary.
-        let variant = self.course().map_or_else(VariantName::canary, |course| course.variant());
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
-        self.inputs.evidence.get(&key).cloned().unwrap_or_default()
+    /// What the target is called among the variants.
+    pub(super) fn target_variant(&self) -> VariantName {
+        target_variant(self.revisions.get(&self.rollout.revision), &self.rollout)
     }
 
     pub(super) fn version_of(&self, number: RevisionNumber) -> String {

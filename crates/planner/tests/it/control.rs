@@ -148,7 +148,7 @@ fn a_superseded_canary_ends_its_workers_once_gateways_have_left_them() {
 #[test]
 fn another_number_of_replicas_in_mid_canary_begins_the_canary_anew() {
     let mut world = World::in_first_step();
-    world.evidence(100, 0, 5);
+    world.evidence(1000, 0, 5);
     world.pass_time(30);
     world.run();
     let mut wider = spec("2", Strategy::Canary(canary()));

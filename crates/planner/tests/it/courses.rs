@@ -84,6 +84,29 @@ fn a_failing_shadow_is_taken_back_before_anybody_got_its_answers() {
 }
 
 #[test]
+fn answers_that_were_not_compared_let_nothing_pass() {
+    let limited = |strategy| match strategy {
+        Strategy::Shadow(Shadow {
+            analysis: Some(analysis),
+            step,
+            auto_promote,
+            on_inconclusive,
+            progress_deadline,
+        }) => {
+            let max_disagreement = Some(modelyard_core::Rate::from_share(0.02).unwrap());
+            let analysis = Some(modelyard_core::Analysis { max_disagreement, ..analysis });
+            Strategy::Shadow(Shadow { analysis, step, auto_promote, on_inconclusive, progress_deadline })
+        }
+        other => other,
+    };
+    let mut world = whole(limited(shadow(true)));
+    world.evidence(5000, 0, 5);
+    world.pass_time(60);
+    assert!(world.run().commits.is_empty(), "it answered well, and nobody knows what");
+    assert_eq!(world.report().phase, Phase::Progressing);
+}
+
+#[test]
 fn a_canary_may_begin_as_a_shadow() {
     let mut world = whole(Strategy::Canary(Canary { shadow: Some(step()), ..canary() }));
     assert_eq!(world.split(), [("1".to_owned(), 100.0)]);

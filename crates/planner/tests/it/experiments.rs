@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use modelyard_core::event::EventKind;
 use modelyard_core::plan::ConditionKind;
 use modelyard_core::state::{Cause, Phase};
+use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentSpec, Evidence, EvidenceKey, Exposure, MatchRule, RevisionNumber, Salt, Strategy, UnitHash, VariantName,
-    Weight,
+    Analysis, Canary, DeploymentSpec, Evidence, EvidenceKey, Exposure, MatchRule, Rate, RevisionNumber, Salt, Strategy,
+    UnitHash, VariantName, Weight,
 };
 use modelyard_planner::{outline, plan};
 
@@ -118,6 +119,26 @@ fn a_canary_away_from_a_test_takes_from_all_variants_and_gives_back_what_it_took
     assert_eq!(world.named_split(), named(&[("control", 50.0), ("treatment", 50.0)]));
     assert_eq!(world.route().assignment, before);
     assert_eq!(world.desired().state.experiment.as_ref().map(|e| e.began), Some(RevisionNumber(2)));
+}
+
+#[test]
+fn a_version_beside_a_test_is_compared_with_all_variants_together() {
+    let mut world = under_test();
+    let analysis =
+        Analysis { max_error_rate_increase: Some(Rate::from_share(0.05).unwrap()), warmup: 0, ..Analysis::default() };
+    world.apply(spec("3", Strategy::Canary(Canary { analysis: Some(analysis), ..canary() })));
+    world.run();
+    world.all_ready();
+    world.run();
+    world.evidence(2000, 200, 5);
+    let decision = |world: &World| world.report().verdict.expect("a verdict").decision;
+    assert!(matches!(decision(&world), Decision::NeedMoreData { .. }), "nothing to compare with");
+    for (name, errors) in [("control", 0), ("treatment", 1800)] {
+        let (window, deployment) = (world.route().window, world.name.clone());
+        let key = EvidenceKey { deployment, window, revision: RevisionNumber(2), variant: name.parse().unwrap() };
+        world.inputs.evidence.insert(key, Evidence { requests: 9000, errors, ..Evidence::default() });
+    }
+    assert_eq!(decision(&world), Decision::Pass, "one in ten of its requests fails, as of theirs");
 }
 
 #[test]

@@ -8,9 +8,10 @@ use modelyard_core::plan::{Commit, Plan};
 use modelyard_core::state::{DeploymentState, Phase, Revision, Rollout};
 use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window, WorkloadId,
+    DeploymentName, Evidence, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window,
+    WorkloadId,
 };
-use modelyard_planner::{judge, plan};
+use modelyard_planner::{Stage, Trial, judge, plan};
 
 use crate::world::write;
 
@@ -383,10 +384,39 @@ impl<'a> Pass<'a> {
     fn decision(&self, step: u32) -> Decision {
         let revision = self.before.target;
         let Some(course) = self.revision(revision).spec.strategy.course() else { return Decision::Pass };
+        let Some(analysis) = &course.analysis else { return Decision::Pass };
         let window = Window { revision, step: step + 1 };
-        let variant = course.variant();
-        let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
-        let evidence = self.inputs.evidence.get(&key).cloned().unwrap_or_default();
-        course.analysis.map_or(Decision::Pass, |analysis| judge(&analysis, &evidence).decision)
+        let evidence = |revision, variant| {
+            let key = EvidenceKey { deployment: self.name.clone(), window, revision, variant };
+            self.inputs.evidence.get(&key).cloned().unwrap_or_default()
+        };
+        let weight = course.stages.get(step as usize).map_or(Weight::FULL, |stage| stage.weight);
+        let variant = if weight.is_zero() { course.variant() } else { VariantName::canary() };
+        let stable = self.before.state.stable.map(|stable| {
+            // All that serves beside it, by whatever names.
+            let is_of_stable = |key: &EvidenceKey| key.window == window && key.revision == stable;
+            let all = self.inputs.evidence.iter().filter(|(key, _)| key.deployment == *self.name && is_of_stable(key));
+            all.fold(Evidence::default(), |mut sum, (_, evidence)| {
+                sum.merge(evidence);
+                sum
+            })
+        });
+        let trial = Trial {
+            analysis,
+            step,
+            steps: u32::try_from(
+                course.stages.len() + usize::from(self.revision(revision).spec.strategy.max_surge().is_some()),
+            )
+            .unwrap(),
+            candidate: &evidence(revision, variant),
+            stable: &stable.unwrap_or_default(),
+            weight,
+            stage: Stage::Judged,
+            is_mirrored: course.stages.get(step as usize).is_some_and(|stage| stage.mirror.is_some()),
+            since: self.inputs.now,
+            now: self.inputs.now,
+            measurements: &self.inputs.measurements,
+        };
+        judge(&trial).decision
     }
 }

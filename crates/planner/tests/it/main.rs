@@ -11,6 +11,7 @@ mod invariants;
 mod judging;
 mod random_walk;
 mod scale;
+mod steps;
 mod stories;
 mod words;
 mod workers;

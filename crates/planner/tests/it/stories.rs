@@ -37,7 +37,7 @@ fn a_canary_walks_by_hold_and_verdict() {
     world.run();
     assert_eq!(world.split(), split(&[("1", 90.0), ("2", 10.0)]));
 
-    world.evidence(100, 0, 5);
+    world.evidence(1000, 0, 5);
     world.pass_time(29);
     assert!(world.run().commits.is_empty(), "the hold is not over");
     world.pass_time(1);
@@ -48,7 +48,7 @@ fn a_canary_walks_by_hold_and_verdict() {
     assert!(world.run().commits.is_empty(), "time alone promotes nothing: the new step has no evidence yet");
     world.evidence(99, 0, 5);
     assert!(world.run().commits.is_empty());
-    world.evidence(100, 1, 5);
+    world.evidence(1000, 1, 5);
     world.run();
     assert_eq!(world.split(), split(&[("2", 100.0)]));
     assert!(matches!(world.outcomes[&RevisionNumber(2)], Outcome::Completed { .. }));
@@ -71,7 +71,7 @@ fn a_failing_canary_goes_back_at_once_and_its_workers_end() {
 fn a_slow_canary_fails_once_it_has_enough_requests() {
     let mut world = World::in_first_step();
     world.evidence(99, 0, 500);
-    assert!(world.run().commits.is_empty());
+    assert!(world.run().commits.is_empty(), "slow answers come in bursts");
     world.evidence(100, 0, 500);
     world.run();
     assert_eq!(world.split(), split(&[("1", 100.0)]));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::inputs::{DesiredDeployment, Inputs};
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
-use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision};
+use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision, Rollout};
 use modelyard_core::{
     AbTest, AbVariant, Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format,
     LatencyHistogram, ModelName, ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources,
@@ -33,7 +33,9 @@ pub(crate) fn canary() -> Canary {
         min_requests: 100,
         max_error_rate: Some(modelyard_core::Rate::from_share(0.01).unwrap()),
         max_latency_p99: Some(Span::from_millis(50)),
-        max_disagreement: None,
+        // What a window shows counts from its first request, unless a test is about the warm-up.
+        warmup: 0,
+        ..modelyard_core::Analysis::default()
     };
     Canary {
         shadow: None,
@@ -88,6 +90,12 @@ fn variants(spec: &DeploymentSpec, baseline: &VersionName) -> Vec<RevisionVarian
     resolved.collect()
 }
 
+/// What a revision on its way is called: without traffic, by its strategy.
+pub(crate) fn variant_on_trial(revision: &Revision, rollout: &Rollout) -> VariantName {
+    let course = revision.spec.strategy.course().filter(|_| rollout.weight == Weight::ZERO);
+    course.map_or_else(VariantName::canary, |course| course.variant())
+}
+
 /// Two replicas of a version, ten minutes of warmth.
 pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
     DeploymentSpec {
@@ -101,6 +109,7 @@ pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
         disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
+        allow_schema_change: false,
         strategy,
     }
 }
@@ -215,9 +224,10 @@ impl World {
     /// What requests to the revision on trial show in the current step.
     pub(crate) fn evidence(&mut self, requests: u64, errors: u64, latency_ms: u64) {
         let rollout = self.desired().state.rollout.clone().unwrap();
-        let window = Window { revision: rollout.revision, step: rollout.step + 1 };
-        let course = self.history[&rollout.revision].spec.strategy.course();
-        let variant = course.map_or_else(VariantName::canary, |course| course.variant());
+        // The warm-up of a step has a window of its own.
+        let step = rollout.step + 1 + (u32::from(rollout.warming) << 31);
+        let window = Window { revision: rollout.revision, step };
+        let variant = variant_on_trial(&self.history[&rollout.revision], &rollout);
         let key = EvidenceKey { deployment: self.name.clone(), window, revision: rollout.revision, variant };
         let mut latency = LatencyHistogram::default();
         latency.add(LatencyHistogram::bucket(latency_ms * 1000), requests);

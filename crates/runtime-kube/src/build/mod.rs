@@ -73,12 +73,21 @@ pub(crate) fn own(object: &mut Value, deployment_uid: &str) {
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": deployment_uid}]);
 }
 
+/// An object as it was at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Version<'a> {
+    pub(crate) uid: &'a str,
+    pub(crate) resource_version: &'a str,
+}
+
 /// What is known only when an object is written: by whom, and what it must still be like.
-pub(crate) fn stamp(object: &mut Value, epoch: Epoch, resource_version: Option<&str>) {
+pub(crate) fn stamp(object: &mut Value, epoch: Epoch, seen: Option<Version<'_>>) {
     let metadata = &mut object["metadata"];
     metadata["labels"][names::GENERATION] = json!(epoch.to_string());
-    if let Some(version) = resource_version {
-        metadata["resourceVersion"] = json!(version);
+    if let Some(Version { uid, resource_version }) = seen {
+        // Without the uid, server-side apply would make one that has vanished anew.
+        metadata["uid"] = json!(uid);
+        metadata["resourceVersion"] = json!(resource_version);
     }
 }
 

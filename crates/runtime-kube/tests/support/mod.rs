@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Config, Resource};
 use modelyard_core::{BackendId, Digest, Format, Resources, Workload, WorkloadId};
 use modelyard_runtime::Runtime;
 use modelyard_runtime::conformance::{Behaviour, Harness};
@@ -63,13 +64,26 @@ impl Kube {
     }
 
     async fn open(&mut self) {
+        self.runtime = Some(self.another().await);
+    }
+
+    /// Another control plane's runtime, on the same workloads.
+    pub(crate) async fn another(&self) -> Arc<KubeRuntime> {
         let cluster = Cluster::find(Some(&self.kubeconfig), &self.namespace).await.expect("a kubeconfig");
-        let opened = KubeRuntime::open(&cluster, self.settings.clone(), None).await;
-        self.runtime = Some(opened.expect("the cluster answers"));
+        KubeRuntime::open(&cluster, self.settings.clone(), None).await.expect("the cluster answers")
+    }
+
+    /// The namespace as an administrator sees it.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        self.api()
     }
 
     fn add(&self, content: &str) -> Digest {

@@ -33,6 +33,35 @@ async fn a_token_is_found_by_its_hash_until_it_is_revoked_and_events_tell_of_bot
 }
 
 #[tokio::test]
+async fn the_first_token_is_handed_over_before_it_counts_and_made_once() {
+    let fixture = Fixture::new().await;
+    let lost: Result<bool, StoreError> = fixture
+        .store
+        .make_first_token(token(Role::Admin, "30d"), now(), async |_, _| {
+            Err(StoreError::Internal("the cluster does not answer".into()))
+        })
+        .await;
+    assert!(lost.is_err());
+    assert!(!fixture.store.has_token_for_people(now()).await.unwrap(), "what nobody has counts for nothing");
+
+    // Control planes that start together, and leave it in one place.
+    let place = std::sync::Mutex::new(Vec::new());
+    let hand_over = || {
+        fixture.store.make_first_token(token(Role::Admin, "30d"), now(), async |secret, until| {
+            place.lock().unwrap().push((secret.hash(), until));
+            Ok::<_, StoreError>(())
+        })
+    };
+    let made = tokio::join!(hand_over(), hand_over(), hand_over());
+    let made = [made.0.unwrap(), made.1.unwrap(), made.2.unwrap()];
+    assert_eq!(made.iter().filter(|made| **made).count(), 1);
+    let place = place.into_inner().unwrap();
+    let [(hash, until)] = place.as_slice() else { panic!("{place:?}") };
+    assert_eq!(*until, now() + Span::from_secs(30 * 86_400));
+    assert_eq!(fixture.store.tokens_with(&[*hash]).await.unwrap().len(), 1, "the one that is there is good");
+}
+
+#[tokio::test]
 async fn people_get_no_roles_of_machines_and_machines_none_of_people() {
     let fixture = Fixture::new().await;
     for role in [Role::Gateway, Role::Worker] {

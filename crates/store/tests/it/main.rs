@@ -4,11 +4,14 @@
 
 mod access;
 mod applying;
+mod chain;
 mod committing;
 mod concurrency;
 mod experiments;
 mod going_back;
+mod history;
 mod office;
 mod registry;
 mod scale;
+mod schema;
 mod support;

@@ -67,6 +67,7 @@ pub(crate) fn deployment(text: &str, version: &str) -> DeploymentManifest {
         disruption_budget: None,
         batching: None,
         rollback_window: Span::from_secs(600),
+        allow_schema_change: false,
         strategy: Strategy::rolling(),
     };
     DeploymentManifest { name: name(text), labels: BTreeMap::new(), spec }
@@ -91,6 +92,7 @@ pub(crate) fn completion_of(desired: &DesiredDeployment) -> Commit {
         weight: Weight::FULL,
         started_at: now(),
         since: now(),
+        warming: false,
         verdict: None,
     };
     let revision = &desired.revisions[&desired.target];

@@ -214,7 +214,8 @@ fn lock_file(path: &Path) -> io::Result<File> {
 
 /// Deletes it unless it is in use. False too if it cannot be deleted: it then still takes its room.
 fn evict(entry: &Entry) -> bool {
-    let Ok(lock) = File::open(&entry.lock) else { return false };
+    // NFS locks exclusively only what is open for writing.
+    let Ok(lock) = File::options().read(true).write(true).open(&entry.lock) else { return false };
     match lock.try_lock() {
         Ok(()) => fs::remove_file(&entry.path).is_ok(),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,

@@ -1,13 +1,9 @@
-//! The gateway as a process, between a control plane and backends whose answers are scripted here, byte by byte.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
+//! Weights, retries, the stable version as the judge; tables, restarts and ends.
 
 use std::time::Duration;
 
+use crate::support::{Behaviour, ControlPlane, Gateway, route, table};
 use modelyard_core::Epoch;
-use support::{Behaviour, ControlPlane, Gateway, route, table};
 
 #[tokio::test]
 async fn requests_follow_the_weights_and_carry_the_headers() {
@@ -89,7 +85,7 @@ async fn a_backend_that_breaks_off_or_is_gone_loses_no_request() {
     let good = gateway.backend(Behaviour::Ok("1")).await;
     let breaks = gateway.backend(Behaviour::BreakOff).await;
     let half = gateway.backend(Behaviour::HalfAnAnswer).await;
-    let gone = support::nobody().await;
+    let gone = crate::support::nobody().await;
     for (sequence, bad) in [(1, [breaks, half]), (2, [gone, breaks])] {
         gateway.publish(table(sequence, route(1, &[("1", 10_000, &[good, bad[0], bad[1]])]))).await;
         for _ in 0..100 {
@@ -326,7 +322,8 @@ async fn a_removed_workload_is_reported_in_use_until_its_requests_are_answered()
 #[tokio::test]
 async fn a_certificate_that_is_not_there_keeps_it_from_starting() {
     let output =
-        support::run(&["--listen", "0.0.0.0:0", "--tls-cert", "/nowhere/crt", "--tls-key", "/nowhere/key"]).await;
+        crate::support::run(&["--listen", "0.0.0.0:0", "--tls-cert", "/nowhere/crt", "--tls-key", "/nowhere/key"])
+            .await;
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("cannot read /nowhere/crt"), "{said}");
