@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use modelyard_core::event::Event;
+use modelyard_core::outcomes::{ExperimentReport, NewOutcome};
 use modelyard_core::{AliasName, ChainHead, DeploymentName, Digest, ModelName, RevisionNumber, Timestamp, VersionName};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
@@ -12,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::ProblemDetails;
 use crate::types::{
-    AliasMoved, Applied, Artifact, Bundle, ChainedEvents, Deployment, EventsHead, Model, MoveAlias, Page, Revision,
-    Rollback, Rollout, Served, Version,
+    AliasMoved, Applied, Artifact, Bundle, ChainedEvents, Conclude, Deployment, EventsHead, Model, MoveAlias, Outcomes,
+    OutcomesTaken, Page, Revision, Rollback, Rollout, Served, Version,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +259,24 @@ impl Client {
 
     pub async fn rollout(&self, name: &DeploymentName) -> Result<Rollout> {
         self.get(&format!("/deployments/{name}/rollout")).await
+    }
+
+    pub async fn experiment(&self, name: &DeploymentName) -> Result<ExperimentReport> {
+        self.get(&format!("/deployments/{name}/experiment")).await
+    }
+
+    pub async fn conclude(
+        &self,
+        name: &DeploymentName,
+        conclude: &Conclude,
+        if_match: Option<RevisionNumber>,
+    ) -> Result<Revision> {
+        self.post(&format!("/deployments/{name}/experiment/conclude"), conclude, if_match).await
+    }
+
+    /// At most [`Outcomes::MOST`] of them. The same may be posted again: each counts once.
+    pub async fn post_outcomes(&self, name: &DeploymentName, outcomes: Vec<NewOutcome>) -> Result<OutcomesTaken> {
+        self.post(&format!("/deployments/{name}/outcomes"), &Outcomes { outcomes }, None).await
     }
 
     pub async fn served(&self, name: &DeploymentName, at: Timestamp) -> Result<Served> {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use modelyard_core::chain::{ChainHead, ChainedEvent};
 use modelyard_core::event::Event;
 use modelyard_core::manifest::Problem;
+use modelyard_core::outcomes::NewOutcome;
 use modelyard_core::plan::DeploymentReport;
 use modelyard_core::state::{Cause, Outcome, Phase};
 use modelyard_core::verdict::Verdict;
 use modelyard_core::{
-    Actor, AliasName, DeploymentName, DeploymentSpec, Digest, Format, ModelName, RevisionNumber, Signature, Timestamp,
-    VariantName, VersionName, Weight,
+    Actor, AliasName, DeploymentName, DeploymentSpec, Digest, Format, ModelName, RevisionNumber, Signature, Strategy,
+    Timestamp, VariantName, VersionName, Weight,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -258,8 +259,61 @@ pub struct ServedWeight {
     pub variant: VariantName,
     pub revision: RevisionNumber,
     pub version: VersionName,
+    /// Of a variant of an A/B test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelName>,
     /// Per cent.
     pub weight: Weight,
+}
+
+// ---- experiments ---------------------------------------------------------------------------------------------------
+
+/// One outcome, or `{"outcomes": […]}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum PostOutcomes {
+    Many(Outcomes),
+    One(NewOutcome),
+}
+
+/// At most [`Outcomes::MOST`] of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outcomes {
+    pub outcomes: Vec<NewOutcome>,
+}
+
+impl Outcomes {
+    pub const MOST: usize = 10_000;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomesTaken {
+    /// Taken now.
+    pub accepted: u64,
+    /// Taken before: the same request or unit, and the same metric.
+    pub known: u64,
+    /// Those that belong to nothing, at most 100 of them, and why. The others were taken.
+    pub refused: Vec<RefusedOutcome>,
+    pub refused_count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedOutcome {
+    /// Its place among those posted, from 0.
+    pub index: usize,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Conclude {
+    /// The variant that is to get all traffic.
+    pub winner: VariantName,
+    /// How it gets it. By default at once (`rolling`): its workers run already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Strategy>)]
+    pub strategy: Option<serde_json::Value>,
 }
 
 /// Events, oldest first.

@@ -13,6 +13,7 @@ use tokio::sync::{RwLock, watch};
 use crate::access::Access;
 use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
+use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::inspect::Inspector;
 use crate::measurements::Measurements;
@@ -30,6 +31,8 @@ pub struct App {
     pub artifacts: Arc<Artifacts>,
     pub runtime: Arc<dyn Runtime>,
     pub gateways: Gateways,
+    /// What of the gateways' counts is in Postgres.
+    pub exposures_kept: Kept,
     pub inspector: Inspector,
     /// What gates ask of a Prometheus.
     pub measurements: Measurements,

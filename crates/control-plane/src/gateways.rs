@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use modelyard_core::{
     DeploymentName, DisagreementExample, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route,
-    RouteTable, TableVersion, WorkloadId,
+    RouteTable, TableVersion, VariantEvidence, WorkloadId,
 };
+use modelyard_store::ExposureRow;
 use tokio::sync::{Notify, watch};
 
 /// How long a gateway that no longer reports is taken to go on sending by its last table.
@@ -87,6 +88,22 @@ impl Gateways {
     pub fn evidence(&self) -> BTreeMap<EvidenceKey, Evidence> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         modelyard_core::evidence::merge(reports.values().map(|r| &r.report))
+    }
+
+    /// Who was assigned to which variant, by gateway.
+    pub fn exposures(&self) -> Vec<ExposureRow> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let variants = reports.values().flat_map(|r| r.report.variants.iter().map(|v| (&r.report.gateway, v)));
+        let exposed = variants.filter(|(_, v)| !v.evidence.exposure.is_empty());
+        let row = |(gateway, v): (&GatewayId, &VariantEvidence)| ExposureRow {
+            deployment: v.deployment.clone(),
+            revision: v.revision,
+            variant: v.variant.clone(),
+            gateway: gateway.clone(),
+            window: v.window,
+            exposure: v.evidence.exposure.clone(),
+        };
+        exposed.map(row).collect()
     }
 
     /// The latest mirrored requests of a deployment that were answered otherwise, the latest first. None unless its mirror

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod artifacts;
 pub mod bucket;
 pub mod config;
+pub mod exposures;
 pub mod gateways;
 pub mod http;
 pub mod inspect;

@@ -17,6 +17,7 @@ use crate::app::{App, now};
 use crate::apply::sources::Sources;
 use crate::artifacts::Artifacts;
 use crate::config::Serve;
+use crate::exposures::Kept;
 use crate::gateways::Gateways;
 use crate::http;
 use crate::inspect::{Inspector, bounded_memory};
@@ -98,6 +99,7 @@ impl Means {
             artifacts: self.artifacts.clone(),
             runtime,
             gateways: Gateways::new(term.epoch()),
+            exposures_kept: Kept::default(),
             inspector: Inspector {
                 worker_binary: config.worker_binary.clone(),
                 timeout: config.inspect_timeout,

@@ -3,6 +3,7 @@
 //! Everything here is data and its parsing. No async, no I/O, no clock, no randomness: whoever needs those passes
 //! their results in.
 
+pub mod ab_test;
 pub mod access;
 pub mod analysis;
 pub mod assignment;
@@ -12,6 +13,7 @@ pub mod digest;
 pub mod disagreement;
 pub mod event;
 pub mod evidence;
+pub mod experiment;
 pub mod figure;
 pub mod histogram;
 pub mod inputs;
@@ -20,6 +22,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod names;
 pub mod observation;
+pub mod outcomes;
 pub mod plan;
 pub mod quantity;
 pub mod request_id;
@@ -38,6 +41,7 @@ pub mod weight;
 pub mod workload;
 pub mod yaml;
 
+pub use ab_test::{AbTest, AbVariant, Goal, Metric, PerUnit, RevisionVariant};
 pub use access::{Role, TokenId, TokenSecret};
 pub use analysis::{Analysis, Increase, LatencyIncreases, PrometheusGate, Quantile};
 pub use assignment::{Assignment, Slots, StickyBy, UnitHash};
@@ -48,13 +52,14 @@ pub use deployment::{
 pub use digest::Digest;
 pub use disagreement::{Disagreement, DisagreementExample, OutputDisagreement};
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
+pub use experiment::Experiment;
 pub use figure::Figure;
 pub use histogram::LatencyHistogram;
 pub use magnitude::Magnitude;
 pub use mirror::{Mirror, OutputRule, Redaction, Tolerance};
 pub use names::{
-    Actor, AliasName, BackendId, CookieName, DeploymentName, Epoch, GatewayId, HeaderName, ModelName, NameError,
-    RevisionNumber, Salt, StateVersion, TokenName, VariantName, VersionName,
+    Actor, AliasName, BackendId, CookieName, DeploymentName, Epoch, GatewayId, HeaderName, MetricName, ModelName,
+    NameError, RequestId, RevisionNumber, Salt, StateVersion, TokenName, Unit, VariantName, VersionName,
 };
 pub use observation::{Observation, Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
 pub use quantity::Quantity;

@@ -33,6 +33,8 @@ const TOKEN: &str = "use 1 to 128 printable characters without spaces at the end
 
 const HTTP_TOKEN: &str = "use 1 to 64 letters, digits and `-`, `_` or `.`";
 
+const UNIT: &str = "use 1 to 1024 characters, none of them a control character";
+
 /// The actor of decisions that no person made.
 const SYSTEM: &str = "modelyard";
 
@@ -59,6 +61,10 @@ fn is_token_name(s: &str) -> bool {
 
 fn is_token(s: &str) -> bool {
     (1..=128).contains(&s.chars().count()) && s.trim() == s && !s.chars().any(char::is_control)
+}
+
+fn is_unit(s: &str) -> bool {
+    (1..=1024).contains(&s.chars().count()) && !s.chars().any(char::is_control)
 }
 
 /// A part of what RFC 9110 §5.6.2 calls a token: what all proxies let through.
@@ -148,6 +154,15 @@ name!(
     /// What the hashes of an experiment's units are mixed with, so that experiments split them independently.
     Salt, "salt", is_token, TOKEN);
 name!(
+    /// What an outcome is about: `clicked`, `revenue`.
+    MetricName, "metric name", is_http_token, HTTP_TOKEN);
+name!(
+    /// The id of a request, as its answer's `x-request-id` has it.
+    RequestId, "request id", is_token, TOKEN);
+name!(
+    /// Who belongs to one variant of an experiment: the value of a header or cookie, or an address.
+    Unit, "unit", is_unit, UNIT);
+name!(
     /// One replica of a workload, as its runtime names it (`0`, or a pod's name).
     BackendId, "backend id", is_token, TOKEN);
 
@@ -171,6 +186,16 @@ impl VariantName {
     /// A replaced version, kept warm and without weight.
     pub fn previous() -> Self {
         Self("previous".into())
+    }
+    /// The variant of units that an experiment leaves alone.
+    pub fn holdout() -> Self {
+        Self("holdout".into())
+    }
+    /// Whether it is the system's: no manifest may give it to a variant.
+    pub fn is_reserved(&self) -> bool {
+        let reserved =
+            [Self::stable(), Self::canary(), Self::preview(), Self::shadow(), Self::previous(), Self::holdout()];
+        reserved.contains(self)
     }
 }
 

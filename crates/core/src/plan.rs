@@ -131,6 +131,9 @@ pub enum ConditionKind {
     Drifted,
     /// The analysis has had no verdict for longer than the progress deadline.
     Inconclusive,
+    /// Units did not come to the variants of an experiment in the ratio of their shares: its figures are not to be
+    /// believed.
+    SampleRatioMismatch,
 }
 
 impl fmt::Display for Plan {

@@ -59,6 +59,7 @@ pub struct Route {
 
 /// Requests whose header has exactly this value go to this variant, whatever its weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MatchRule {
     pub header: HeaderName,
     pub equals: String,

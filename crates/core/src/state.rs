@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ab_test::RevisionVariant;
 use crate::deployment::DeploymentSpec;
-use crate::names::{Actor, AliasName, DeploymentName, RevisionNumber};
+use crate::experiment::Experiment;
+use crate::names::{Actor, AliasName, DeploymentName, RevisionNumber, VariantName};
 use crate::timestamp::Timestamp;
 use crate::verdict::Verdict;
 use crate::version::ModelVersion;
@@ -21,14 +23,37 @@ pub struct Revision {
     pub spec: DeploymentSpec,
     /// What `spec.version` meant when the revision was made.
     pub version: ModelVersion,
+    /// Of an A/B test: what serves side by side, with weights that sum to the whole. Else none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<RevisionVariant>,
     pub cause: Cause,
     pub actor: Actor,
     pub created_at: Timestamp,
 }
 
 impl Revision {
+    /// Of `version`.
     pub fn workload(&self, deployment: &DeploymentName) -> Workload {
-        Workload::new(deployment, &self.spec, &self.version)
+        self.workload_of(deployment, &self.version)
+    }
+
+    /// Of one of its versions.
+    pub fn workload_of(&self, deployment: &DeploymentName, version: &ModelVersion) -> Workload {
+        Workload::new(deployment, &self.spec, version)
+    }
+
+    /// All that it runs, each once: variants of one version share a workload.
+    pub fn workloads(&self, deployment: &DeploymentName) -> Vec<Workload> {
+        if self.variants.is_empty() {
+            return vec![self.workload(deployment)];
+        }
+        let mut workloads = Vec::<Workload>::new();
+        for workload in self.variants.iter().map(|variant| self.workload_of(deployment, &variant.version)) {
+            if workloads.iter().all(|known| known.id != workload.id) {
+                workloads.push(workload);
+            }
+        }
+        workloads
     }
 }
 
@@ -41,6 +66,8 @@ pub enum Cause {
     Applied,
     /// An alias that the spec follows was moved.
     AliasMoved { alias: AliasName },
+    /// An experiment was ended by giving all traffic to one of its variants. `experiment`: the revision that began it.
+    Concluded { experiment: RevisionNumber, winner: VariantName },
     /// A copy of an earlier revision, asked for by a person or decided by a rollout's analysis.
     Rollback { from: RevisionNumber, to: RevisionNumber, reason: String },
 }
@@ -56,6 +83,9 @@ impl fmt::Display for Cause {
         match self {
             Self::Applied => f.write_str("applied"),
             Self::AliasMoved { alias } => write!(f, "alias {alias} moved"),
+            Self::Concluded { experiment, winner } => {
+                write!(f, "experiment of revision {experiment} concluded: {winner} won")
+            }
             Self::Rollback { from, to, reason } => write!(f, "rollback from {from} to {to}: {reason}"),
         }
     }
@@ -97,6 +127,9 @@ pub struct DeploymentState {
     pub rollout: Option<Rollout>,
     /// Replaced revisions that are kept running, without traffic.
     pub warm: Vec<Warm>,
+    /// The experiment that is running, or that ran last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

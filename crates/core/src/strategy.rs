@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ab_test::AbTest;
 use crate::analysis::Analysis;
 use crate::mirror::{Mirror, OutputRule, Redaction, Tolerance};
 use crate::names::{NameError, VariantName};
@@ -32,6 +33,8 @@ pub enum Strategy {
     BlueGreen(BlueGreen),
     /// Answer nobody by the new version, but ask it what the old one is asked, and compare.
     Shadow(Shadow),
+    /// Several versions at once, compared by what comes of their answers.
+    AbTest(AbTest),
 }
 
 impl Strategy {
@@ -45,18 +48,25 @@ impl Strategy {
         match self {
             Self::Rolling { max_surge } => *max_surge,
             Self::Canary(canary) => canary.max_surge,
-            // Both versions are to be whole: the one serves, the other is looked at or asked the same.
-            Self::BlueGreen(_) | Self::Shadow(_) => None,
+            // All versions are to be whole: the one serves, the other is looked at, asked the same or serves, too.
+            Self::BlueGreen(_) | Self::Shadow(_) | Self::AbTest(_) => None,
         }
     }
 
     /// What is walked before all traffic moves; `None` where nothing is.
     pub fn course(&self) -> Option<Course> {
         match self {
-            Self::Rolling { .. } => None,
+            Self::Rolling { .. } | Self::AbTest(_) => None,
             Self::Canary(canary) => Some(canary.course()),
             Self::BlueGreen(blue_green) => Some(blue_green.course()),
             Self::Shadow(shadow) => Some(shadow.course()),
+        }
+    }
+
+    pub fn ab_test(&self) -> Option<&AbTest> {
+        match self {
+            Self::AbTest(test) => Some(test),
+            _ => None,
         }
     }
 }
@@ -68,6 +78,7 @@ impl fmt::Display for Strategy {
             Self::Canary(_) => "canary",
             Self::BlueGreen(_) => "blueGreen",
             Self::Shadow(_) => "shadow",
+            Self::AbTest(_) => "abTest",
         })
     }
 }

@@ -48,6 +48,20 @@ impl Weight {
     pub fn is_zero(self) -> bool {
         self.0 == 0
     }
+    /// Splits it in proportion to `parts`, to the basis point: those with the largest remainders get what is left over
+    /// (Hamilton's method), the first of equal ones first. All zero where the parts are.
+    pub fn split(self, parts: &[Self]) -> Vec<Self> {
+        let whole: u64 = parts.iter().map(|part| u64::from(part.0)).sum();
+        let exact: Vec<u64> = parts.iter().map(|part| u64::from(part.0) * u64::from(self.0)).collect();
+        let mut shares: Vec<u64> = exact.iter().map(|n| n.checked_div(whole).unwrap_or(0)).collect();
+        let mut by_remainder: Vec<usize> = (0..parts.len()).filter(|_| whole > 0).collect();
+        by_remainder.sort_by_key(|i| std::cmp::Reverse(exact[*i] % whole));
+        let left = u64::from(self.0).saturating_sub(shares.iter().sum());
+        for i in by_remainder.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            shares[i] += 1;
+        }
+        shares.into_iter().map(|share| Self(u16::try_from(share).unwrap_or(10_000).min(10_000))).collect()
+    }
     /// What is left of the whole.
     #[must_use]
     pub fn rest(self) -> Self {

@@ -6,11 +6,13 @@
 //! [`plan`] is the whole of it. Read `plan.rs` first, then `rollout.rs`.
 
 mod capacity;
+pub mod experiment;
 mod outline;
 mod plan;
 mod report;
 mod rollout;
 mod routes;
+mod runs;
 pub mod sequential;
 mod troubles;
 mod verdict;

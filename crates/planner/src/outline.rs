@@ -1,8 +1,10 @@
 //! A change in words, before it is made: what `--dry-run` and `diff` tell people.
 
+mod tested;
+
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::{Phase, Revision};
-use modelyard_core::{Analysis, Course, DeploymentName, Stage, Strategy, VersionName};
+use modelyard_core::{Analysis, Course, DeploymentName, Stage, Strategy};
 
 use crate::capacity::surge;
 
@@ -18,11 +20,35 @@ pub fn outline(name: &DeploymentName, before: Option<&DesiredDeployment>, after:
         lines.push(format!("end the rollout to revision {} at {}", rollout.revision, rollout.weight));
     }
     match stable {
+        stable if !new.variants.is_empty() => lines.extend(test(name, stable, new, after)),
         None => lines.push(format!("{}; all traffic goes to them as they get ready", start(new))),
-        Some(stable) if stable.workload(name).id == new.workload(name).id => lines.push(rescale(stable, new)),
+        Some(stable) if stable.variants.is_empty() && stable.workload(name).id == new.workload(name).id => {
+            lines.push(rescale(stable, new));
+        }
         Some(stable) => lines.extend(replace(name, stable, new, after)),
     }
     lines.into_iter().map(|line| format!("{name}: {line}")).collect()
+}
+
+fn test(name: &DeploymentName, stable: Option<&Revision>, new: &Revision, after: &DesiredDeployment) -> Vec<String> {
+    let Some(test) = new.spec.strategy.ab_test() else { return Vec::new() };
+    let mut lines = tested::begin(name, new, test, after);
+    let is_replaced = |stable: &&Revision| {
+        let kept = new.workloads(name);
+        stable.workloads(name).iter().any(|workload| kept.iter().all(|k| k.id != workload.id))
+    };
+    lines.extend(stable.filter(is_replaced).map(|stable| keep(&versions(name, stable), new, None)));
+    lines
+}
+
+/// `version 1`; of an A/B test `versions 1, 2`.
+fn versions(name: &DeploymentName, revision: &Revision) -> String {
+    let workloads = revision.workloads(name);
+    let versions: Vec<_> = workloads.iter().map(|w| w.version.as_str()).collect();
+    match versions.as_slice() {
+        [version] => format!("version {version}"),
+        several => format!("versions {}", several.join(", ")),
+    }
 }
 
 fn start(new: &Revision) -> String {
@@ -39,19 +65,22 @@ fn rescale(stable: &Revision, new: &Revision) -> String {
 }
 
 fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &DesiredDeployment) -> Vec<String> {
-    let (old, version) = (&stable.version.version, &new.version.version);
+    let (old, version) = (&versions(name, stable), &new.version.version);
     let room = Room::of(name, stable, new, after);
     let is_warm = room.warm;
     let mut lines = Vec::new();
     match room.capacity {
+        _ if is_warm && !stable.variants.is_empty() => {
+            lines.push(format!("version {version} runs already: no worker starts"));
+        }
         _ if is_warm => lines.push(format!("version {version} is still warm: no worker starts")),
-        None => lines.push(format!("{} beside version {old}", start(new))),
+        None => lines.push(format!("{} beside {old}", start(new))),
         Some(0 | 1) => lines.push(format!(
-            "stop version {old}, then {} in its place: there is room for one, and nothing serves in between",
+            "stop {old}, then {} in its place: there is room for one, and nothing serves in between",
             start(new)
         )),
         Some(capacity) => lines.push(format!(
-            "{} in the place of version {old}, one after the other: at most {capacity} worker(s) of both",
+            "{} in the place of {old}, one after the other: at most {capacity} worker(s) of both",
             start(new)
         )),
     }
@@ -60,19 +89,25 @@ fn replace(name: &DeploymentName, stable: &Revision, new: &Revision, after: &Des
         _ if room.capacity.is_some_and(|_| new.cause.is_rollback()) => lines.push(as_they_get_ready()),
         _ if new.cause.is_rollback() => lines.push("move all traffic when the first is ready".into()),
         Strategy::Rolling { .. } if room.capacity.is_some() => lines.push(as_they_get_ready()),
-        Strategy::Rolling { .. } => lines.push("move all traffic when they are ready".into()),
         Strategy::Canary(_) if room.capacity.is_some_and(|capacity| capacity < 2) => {
             lines.push("move all traffic when it is ready: the canary's steps need room for two workers".into());
         }
+        Strategy::Rolling { .. } if is_warm => lines.push("move all traffic at once".into()),
+        Strategy::Rolling { .. } => lines.push("move all traffic when they are ready".into()),
         strategy => lines.extend(strategy.course().into_iter().flat_map(|course| walk(&course, old))),
     }
-    lines.push(match (new.spec.rollback_window, room.kept_warm) {
-        (window, _) if window.as_millis() == 0 => format!("stop version {old}"),
-        (window, None) => format!("keep version {old} warm for {window}"),
-        (_, Some(0)) => format!("stop version {old}, for want of room: a rollback starts it again, in place"),
-        (window, Some(kept)) => format!("keep {kept} worker(s) of version {old} warm for {window}"),
-    });
+    lines.push(keep(old, new, room.kept_warm));
     lines
+}
+
+/// What becomes of what is replaced. `kept`: how many workers there is room for; `None`: all.
+fn keep(old: &str, new: &Revision, kept: Option<u32>) -> String {
+    match (new.spec.rollback_window, kept) {
+        (window, _) if window.as_millis() == 0 => format!("stop {old}"),
+        (window, None) => format!("keep {old} warm for {window}"),
+        (_, Some(0)) => format!("stop {old}, for want of room: a rollback starts it again, in place"),
+        (window, Some(kept)) => format!("keep {kept} worker(s) of {old} warm for {window}"),
+    }
 }
 
 fn as_they_get_ready() -> String {
@@ -93,7 +128,11 @@ impl Room {
     fn of(name: &DeploymentName, stable: &Revision, new: &Revision, after: &DesiredDeployment) -> Self {
         let (from, to) = (stable.workload(name), new.workload(name));
         let warm: Vec<_> = after.state.warm.iter().filter_map(|w| after.revisions.get(&w.revision)).collect();
-        let is_warm = warm.iter().any(|r| r.workload(name).id == to.id);
+        let is_warm = tested::is_running(name, new, after);
+        // Variants of an A/B test are whole, side by side: what follows one is not bounded.
+        if [stable].iter().chain(&warm).any(|r| !r.variants.is_empty()) {
+            return Self { capacity: None, warm: is_warm, kept_warm: None };
+        }
         let Some(surge) = surge(new, warm.into_iter().chain([stable])) else {
             return Self { capacity: None, warm: is_warm, kept_warm: None };
         };
@@ -109,7 +148,7 @@ impl Room {
 }
 
 /// The stages, and what each must show.
-fn walk(course: &Course, old: &VersionName) -> Vec<String> {
+fn walk(course: &Course, old: &str) -> Vec<String> {
     let (before, steps): (Vec<_>, Vec<_>) = course.stages.iter().partition(|stage| stage.weight.is_zero());
     let mut lines: Vec<_> = before.into_iter().map(|stage| unseen(stage, course)).collect();
     let steps: Vec<_> = steps.into_iter().map(|s| format!("{} (hold {})", s.weight, s.hold)).collect();
@@ -118,7 +157,7 @@ fn walk(course: &Course, old: &VersionName) -> Vec<String> {
         steps => format!("move traffic {} → 100 %", steps.join(" → ")),
     });
     if let Some(analysis) = &course.analysis {
-        lines.push(format!("each step needs {}; otherwise back to version {old}", limits(analysis)));
+        lines.push(format!("each step needs {}; otherwise back to {old}", limits(analysis)));
     }
     lines
 }

@@ -6,7 +6,7 @@ use modelyard_core::inputs::Inputs;
 use modelyard_core::plan::Plan;
 use modelyard_core::{Observed, Workload, WorkloadId};
 
-use crate::{report, rollout, routes};
+use crate::{experiment, report, rollout, routes};
 
 /// What to do now. Done and seen to be done, the next plan is settled.
 pub fn plan(inputs: &Inputs) -> Plan {
@@ -14,12 +14,12 @@ pub fn plan(inputs: &Inputs) -> Plan {
     let mut wanted = BTreeMap::new();
     for (name, desired) in &inputs.deployments {
         let next = rollout::advance(name, desired, inputs);
-        let route = routes::route(&next, &inputs.observation);
-        plan.reports.insert(name.clone(), report::report(&next, &route, &inputs.observation));
+        let route = routes::route(name, &next, &inputs.observation, inputs.now);
+        let ratio = experiment::ratio_of_route(name, &route, &inputs.evidence);
+        plan.reports.insert(name.clone(), report::report(&next, &route, &inputs.observation, ratio.as_ref()));
         plan.routes.insert(name.clone(), route);
         plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at).min();
-        // The target, the stable and the warm revisions share no workload.
-        wanted.extend(next.live.into_values().map(|workload| (workload.id.clone(), workload)));
+        wanted.extend(next.wanted);
         plan.commits.extend(next.commit.map(|commit| (name.clone(), commit)));
     }
     plan.remove = inputs.observation.workloads.keys().filter(|id| is_unused(id, &wanted, inputs)).cloned().collect();

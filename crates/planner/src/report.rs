@@ -1,6 +1,7 @@
 //! The status of a deployment: its variants, its conditions, and what it waits on, so that nobody reads logs to learn
 //! why.
 
+use modelyard_core::outcomes::SampleRatio;
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
 use modelyard_core::{Observation, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus};
@@ -8,7 +9,12 @@ use modelyard_core::{Observation, ReplicaPhase, ReplicaStatus, Route, Variant, V
 use crate::rollout::Next;
 use crate::troubles::troubles;
 
-pub(crate) fn report(next: &Next, route: &Route, observation: &Observation) -> DeploymentReport {
+pub(crate) fn report(
+    next: &Next,
+    route: &Route,
+    observation: &Observation,
+    ratio: Option<&SampleRatio>,
+) -> DeploymentReport {
     let variants: Vec<_> = route.variants.iter().map(|v| variant(v, next, observation)).collect();
     let rollout = &next.rollout;
     let mut waiting_on = next.waiting_on.clone();
@@ -20,10 +26,11 @@ pub(crate) fn report(next: &Next, route: &Route, observation: &Observation) -> D
         let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
         conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
     }
+    conditions.extend(ratio.and_then(mismatch));
     // A wait on workers is explained by what keeps them from being ready.
     if next.is_coming_up {
-        let target = next.workload_id(rollout.revision);
-        waiting_on.extend(target.into_iter().flat_map(|id| troubles(observation.of(id))));
+        let target = next.runs(rollout.revision).into_iter().flat_map(|runs| runs.workloads());
+        waiting_on.extend(target.flat_map(|workload| troubles(observation.of(&workload.id))));
     }
     DeploymentReport {
         observed_revision: rollout.revision,
@@ -64,7 +71,7 @@ fn variant(variant: &Variant, next: &Next, observation: &Observation) -> Variant
 
 /// How many workers a variant should have by now. Where the cluster chooses, that is as many as there are.
 fn replicas(variant: &Variant, next: &Next, status: Option<&WorkloadStatus>) -> u32 {
-    let Some(wanted) = next.live.get(&variant.revision) else { return 0 };
+    let Some(wanted) = next.wanted.get(&variant.workload) else { return 0 };
     let Some(limits) = wanted.autoscaling else { return wanted.replicas };
     let staying = |s: &WorkloadStatus| s.replicas.iter().filter(|r| r.phase != ReplicaPhase::Draining).count();
     status.map_or(0, |s| count(staying(s))).max(limits.min_replicas)
@@ -117,7 +124,7 @@ fn running<'o>(
     next: &'o Next,
     observation: &'o Observation,
 ) -> impl Iterator<Item = (&'o Workload, &'o WorkloadStatus)> {
-    next.live.values().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
+    next.wanted.values().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
 }
 
 fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
@@ -127,6 +134,20 @@ fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
     let why = replica.message.as_deref().unwrap_or("it says nothing");
     let message = format!("a worker of version {} ended {} times: {why}", workload.version, replica.restarts);
     Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
+}
+
+/// What sorts units by variant, nobody knows yet; but it is known that the figures are wrong.
+fn mismatch(ratio: &SampleRatio) -> Option<Condition> {
+    if ratio.mismatch != Some(true) {
+        return None;
+    }
+    let counts = ratio.counts.iter().map(|c| format!("{} {} (expected {:.0})", c.variant, c.units, c.expected));
+    let message = format!(
+        "units did not come to the variants in the ratio of their weights: {}; something sorts them, and the experiment's \
+         figures are not to be believed",
+        counts.collect::<Vec<_>>().join(", ")
+    );
+    Some(Condition { kind: ConditionKind::SampleRatioMismatch, status: true, message })
 }
 
 fn drifted(next: &Next, observation: &Observation) -> Option<Condition> {

@@ -4,6 +4,7 @@ mod events;
 mod in_place;
 mod judging;
 mod known;
+mod shares;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +15,15 @@ use modelyard_core::plan::{Commit, RollbackDraft};
 use modelyard_core::state::{Cause, DeploymentState, Outcome, Phase, Revision, Rollout, Warm};
 use modelyard_core::verdict::{Decision, Verdict};
 use modelyard_core::{
-    Actor, Course, DeploymentName, OnInconclusive, RevisionNumber, Stage, Timestamp, VariantName, Weight, Workload,
+    Actor, Course, DeploymentName, Experiment, OnInconclusive, RevisionNumber, Stage, Timestamp, Weight, Workload,
     WorkloadId,
 };
 use serde_json::json;
+
+pub(crate) use shares::split;
+
+use crate::runs::Runs;
+use shares::shares;
 
 /// Where a deployment stands after this pass.
 pub(crate) struct Next<'a> {
@@ -25,8 +31,9 @@ pub(crate) struct Next<'a> {
     /// The rollout of `state`: there always is one by now.
     pub(crate) rollout: Rollout,
     pub(crate) revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
-    /// What each revision that must keep running is to run as now.
-    pub(crate) live: BTreeMap<RevisionNumber, Workload>,
+    runs: BTreeMap<RevisionNumber, Runs>,
+    /// What is to be kept running, as it is to run now.
+    pub(crate) wanted: BTreeMap<WorkloadId, Workload>,
     /// What is to be written; `None` if nothing changed.
     pub(crate) commit: Option<Commit>,
     pub(crate) paused: bool,
@@ -45,8 +52,8 @@ impl Next<'_> {
         self.revisions.get(&number)
     }
 
-    pub(crate) fn workload_id(&self, number: RevisionNumber) -> Option<&WorkloadId> {
-        self.live.get(&number).map(|workload| &workload.id)
+    pub(crate) fn runs(&self, number: RevisionNumber) -> Option<&Runs> {
+        self.runs.get(&number)
     }
 }
 
@@ -64,7 +71,7 @@ struct Walk<'a> {
     desired: &'a DesiredDeployment,
     inputs: &'a Inputs,
     revisions: Cow<'a, BTreeMap<RevisionNumber, Revision>>,
-    workloads: BTreeMap<RevisionNumber, Workload>,
+    runs: BTreeMap<RevisionNumber, Runs>,
     state: DeploymentState,
     rollout: Rollout,
     events: Vec<EventDraft>,
@@ -86,7 +93,7 @@ impl<'a> Walk<'a> {
             desired,
             inputs,
             revisions: Cow::Borrowed(&desired.revisions),
-            workloads: desired.revisions.iter().map(|(number, r)| (*number, r.workload(name))).collect(),
+            runs: desired.revisions.iter().map(|(number, r)| (*number, Runs::of(r, name))).collect(),
             state,
             rollout,
             events: Vec::new(),
@@ -121,16 +128,21 @@ impl<'a> Walk<'a> {
         }
         if let Some(known) = known.filter(|_| self.state.stable.is_none()) {
             // It never came to serve everyone, but what runs of it serves better than nothing.
-            self.state.stable = Some(known).filter(|number| self.may_serve(*number));
+            if self.may_serve(known) {
+                self.set_stable(known);
+            }
         }
         if let Some(known) = known.filter(|number| self.has_outgrown_stable(*number)) {
-            self.state.stable = Some(known);
+            self.set_stable(known);
         }
-        let (workload, workloads) = (self.workload_of(target).cloned(), &self.workloads);
-        self.state.warm.retain(|w| workloads.get(&w.revision).map(|w| &w.id) != workload.as_ref());
+        // What the target runs anyway need not be kept warm.
+        let (ids, runs) = (self.ids_of(target), &self.runs);
+        let is_apart = |w: &Warm| runs.get(&w.revision).is_some_and(|runs| !runs.ids().is_subset(&ids));
+        let warm = self.state.warm.iter().filter(|w| is_apart(w)).cloned().collect();
+        self.state.warm = warm;
         self.rollout = starting(target, self.inputs.now);
         let (version, cause) = (self.version_of(target), cause.map(|c| c.to_string()).unwrap_or_default());
-        let message = format!("rollout to revision {target} (version {version}) started: {cause}");
+        let message = format!("rollout to revision {target} ({}) started: {cause}", self.words_of(target));
         self.tell(EventKind::RolloutStarted, message, json!({"revision": target, "version": version}));
     }
 
@@ -147,7 +159,7 @@ impl<'a> Walk<'a> {
     fn leave_starting(&mut self) -> bool {
         let target = self.rollout.revision;
         if self.runs_as_stable(target) {
-            // Nothing new to run, only its number of replicas or its strategy: traffic need not move.
+            // Nothing new to run, only its number of replicas, its strategy or its weights.
             return self.complete();
         }
         if let Some(room) = self.tight_room() {
@@ -271,15 +283,15 @@ impl<'a> Walk<'a> {
         let target = self.rollout.revision;
         let replaced = self.state.stable.filter(|stable| *stable != target);
         let window = self.revisions.get(&target).map(|r| r.spec.rollback_window).unwrap_or_default();
-        if let Some(replaced) = replaced.filter(|number| self.workload_of(*number) != self.workload_of(target))
+        if let Some(replaced) = replaced.filter(|number| !self.ids_of(*number).is_subset(&self.ids_of(target)))
             && window.as_millis() > 0
         {
             self.state.warm.push(Warm { revision: replaced, until: self.inputs.now + window });
         }
-        self.state.stable = Some(target);
+        self.set_stable(target);
         self.finish_rollout(target);
         let version = self.target_version();
-        let message = format!("revision {target} (version {version}) serves all traffic");
+        let message = format!("revision {target} ({}) serves all traffic", self.words_of(target));
         self.tell(EventKind::RolloutCompleted, message, json!({"revision": target, "version": version}));
         true
     }
@@ -300,11 +312,11 @@ impl<'a> Walk<'a> {
         let (number, to) = (from.next(), stable.number);
         let cause = Cause::Rollback { from, to, reason: reason.clone() };
         let copy = Revision { number, cause, actor: Actor::system(), created_at: self.inputs.now, ..stable };
-        self.workloads.insert(number, copy.workload(self.name));
+        self.runs.insert(number, Runs::of(&copy, self.name));
         self.revisions.to_mut().insert(number, copy);
         self.rollback = Some(RollbackDraft { number, from, to, reason: reason.clone() });
         self.outcomes.insert(from, Outcome::RolledBack { by: number, reason: reason.clone() });
-        self.state.stable = Some(number);
+        self.set_stable(number);
         self.rollout = starting(number, self.inputs.now);
         self.finish_rollout(number);
         self.waiting_on.clear();
@@ -315,6 +327,17 @@ impl<'a> Walk<'a> {
             json!({"from": from, "to": to, "revision": number, "reason": reason}),
         );
         true
+    }
+
+    /// All that a version on trial leaves is of this revision from now on; an A/B test's experiment begins or goes on.
+    fn set_stable(&mut self, number: RevisionNumber) {
+        let has_variants = |n: RevisionNumber| self.revisions.get(&n).is_some_and(|r| !r.variants.is_empty());
+        let is_running = self.state.stable.is_some_and(has_variants);
+        self.state.stable = Some(number);
+        let Some(revision) = self.revisions.get(&number) else { return };
+        let last = self.state.experiment.as_ref();
+        let experiment = Experiment::of(revision, last, is_running, self.name, self.inputs.now);
+        self.state.experiment = experiment.or(self.state.experiment.take());
     }
 
     fn finish_rollout(&mut self, number: RevisionNumber) {
@@ -332,7 +355,7 @@ impl<'a> Walk<'a> {
         let (over, warm): (Vec<_>, Vec<_>) = self.state.warm.drain(..).partition(|w| w.until <= now);
         self.state.warm = warm;
         for Warm { revision, .. } in over {
-            let message = format!("revision {revision} (version {}) is no longer kept warm", self.version_of(revision));
+            let message = format!("revision {revision} ({}) is no longer kept warm", self.words_of(revision));
             self.tell(EventKind::WarmEnded, message, json!({"revision": revision}));
         }
     }
@@ -341,12 +364,12 @@ impl<'a> Walk<'a> {
         self.state.rollout = Some(self.rollout.clone());
         let ends: Vec<_> = self.state.warm.iter().map(|w| w.until).collect();
         ends.into_iter().for_each(|until| self.wake(until));
-        let before = shares(&self.desired.state);
-        let after = shares(&self.state);
+        let before = shares(&self.desired.state, &self.desired.revisions);
+        let after = shares(&self.state, &self.revisions);
         if before != after {
             self.tell_weights(&after);
         }
-        let live = self.live();
+        let wanted = self.wanted();
         let commit = (self.state != self.desired.state).then(|| Commit {
             parent: self.desired.parent,
             state: self.state.clone(),
@@ -356,7 +379,8 @@ impl<'a> Walk<'a> {
         });
         let paused = self.desired.control.revision == self.rollout.revision && self.desired.control.paused_by.is_some();
         Next {
-            live,
+            runs: self.runs,
+            wanted,
             is_coming_up: self.is_coming_up || self.rollout.phase == Phase::Starting,
             paused: paused && self.rollout.phase != Phase::Completed,
             state: self.state,
@@ -374,12 +398,17 @@ impl<'a> Walk<'a> {
 
     /// A rollback goes as soon as anything of the old version runs; everything else waits for all replicas.
     fn is_ready_to_serve(&mut self, number: RevisionNumber) -> bool {
-        let (ready, all) = (self.ready_replicas(number), self.needed_replicas(number));
-        let needed = if self.is_rollback() { 1 } else { all };
-        if ready < needed {
-            self.wait(format!("{ready} of {all} workers of version {} are ready", self.target_version()));
+        let is_rollback = self.is_rollback();
+        let mut lacking = Vec::new();
+        for workload in self.workloads_of(number) {
+            let (ready, all) = (self.ready_of(workload), workload.needed());
+            if ready < if is_rollback { 1 } else { all } {
+                lacking.push(format!("{ready} of {all} workers of version {} are ready", workload.version));
+            }
         }
-        ready >= needed
+        let is_ready = lacking.is_empty();
+        lacking.into_iter().for_each(|words| self.wait(words));
+        is_ready
     }
 
     fn is_held_by_pause(&mut self) -> bool {
@@ -447,18 +476,4 @@ fn failed_checks(verdict: &Verdict) -> String {
     let failed = verdict.checks.iter().filter(|check| !check.holds);
     let words: Vec<_> = failed.map(|c| format!("{} {} exceeds {}", c.limit, c.measured, c.wanted)).collect();
     words.join(", ")
-}
-
-/// Who serves which share of traffic by a state. A deployment whose first revision is not up serves nothing.
-pub(crate) fn shares(state: &DeploymentState) -> Vec<(VariantName, RevisionNumber, Weight)> {
-    let stable = state.stable;
-    match &state.rollout {
-        Some(rollout) if rollout.phase != Phase::Completed && !rollout.weight.is_zero() => stable
-            .map(|stable| (VariantName::stable(), stable, rollout.weight.rest()))
-            .into_iter()
-            .chain([(VariantName::canary(), rollout.revision, rollout.weight)])
-            .filter(|(_, _, weight)| !weight.is_zero())
-            .collect(),
-        _ => stable.map(|stable| (VariantName::stable(), stable, Weight::FULL)).into_iter().collect(),
-    }
 }

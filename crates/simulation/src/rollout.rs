@@ -61,7 +61,8 @@ impl Policy {
                 metadata: BTreeMap::new(),
             };
             let (number, spec, actor) = (RevisionNumber(number), self.spec.clone(), Actor::system());
-            Ok(Revision { number, spec, version, cause: Cause::Applied, actor, created_at: now })
+            let (variants, cause) = (Vec::new(), Cause::Applied);
+            Ok(Revision { number, spec, version, variants, cause, actor, created_at: now })
         };
         let revisions = BTreeMap::from([(STABLE, revision(1, "1")?), (CANDIDATE, revision(2, "2")?)]);
         let served = Rollout {
@@ -84,7 +85,7 @@ impl Policy {
             target: CANDIDATE,
             revisions,
             control: Control::default(),
-            state: DeploymentState { stable: Some(STABLE), rollout: Some(served), warm: Vec::new() },
+            state: DeploymentState { stable: Some(STABLE), rollout: Some(served), ..DeploymentState::default() },
             parent: StateVersion(0),
         };
         inputs.deployments.insert(self.name.clone(), desired);

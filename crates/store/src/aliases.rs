@@ -92,7 +92,9 @@ impl Store {
         let mut rolled = Vec::new();
         for Locked { name, target, .. } in following {
             let cause = Cause::AliasMoved { alias: alias.clone() };
-            let new = NewRevision { deployment: &name, spec: &target.spec, version, cause: &cause, actor };
+            // An A/B test follows no alias, so there are no variants.
+            let new =
+                NewRevision { deployment: &name, spec: &target.spec, version, variants: &[], cause: &cause, actor };
             let number = revisions::create(&mut tx, &new, now).await?;
             rolled.push((name, number));
         }

@@ -122,7 +122,7 @@ async fn create_rollback(tx: &mut Tx, name: &DeploymentName, draft: &RollbackDra
     let copied = revisions::one(tx, name, draft.to).await?.revision;
     let cause = Cause::Rollback { from: draft.from, to: draft.to, reason: draft.reason.clone() };
     let (spec, version, actor) = (&copied.spec, &copied.version.version, &Actor::system());
-    let new = NewRevision { deployment: name, spec, version, cause: &cause, actor };
+    let new = NewRevision { deployment: name, spec, version, variants: &copied.variants, cause: &cause, actor };
     let number = revisions::create(tx, &new, now).await?;
     if number == draft.number {
         return Ok(());

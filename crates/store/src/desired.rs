@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::state::{Cause, Control, DeploymentState, Outcome};
-use modelyard_core::{DeploymentName, DeploymentSpec, Epoch, RevisionNumber, Signature, StateVersion};
+use modelyard_core::{DeploymentName, DeploymentSpec, Epoch, RevisionNumber, RevisionVariant, Signature, StateVersion};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
@@ -65,7 +65,8 @@ pub(crate) async fn select(
 ) -> Result<BTreeMap<DeploymentName, DesiredDeployment>> {
     let rows = sqlx::query!(
         r#"select d.name, d.target, d.control as "control: Json<Control>", d.state as "state: Json<DeploymentState>",
-                  d.state_version, r.number, r.spec as "spec: Json<DeploymentSpec>", r.cause as "cause: Json<Cause>",
+                  d.state_version, r.number, r.spec as "spec: Json<DeploymentSpec>",
+                  r.variants as "variants: Json<Vec<RevisionVariant>>", r.cause as "cause: Json<Cause>",
                   r.actor, r.created_ms, r.outcome as "outcome: Json<Outcome>", r.served_ms,
                   v.model, v.version, v.format, v.digest, v.size, v.signature as "signature: Json<Signature>",
                   v.labels, v.metadata
@@ -95,6 +96,7 @@ pub(crate) async fn select(
         let row = Row {
             number: r.number,
             spec: r.spec,
+            variants: r.variants,
             cause: r.cause,
             actor: r.actor,
             created_ms: r.created_ms,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::{Actor, AliasName, Digest, ModelName, ModelVersion, Signature, Timestamp, VersionName};
 use serde_json::json;
+use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use crate::revisions::VersionFields;
@@ -116,30 +117,8 @@ impl Store {
         after: &str,
         limit: i64,
     ) -> Result<Vec<VersionRow>> {
-        let rows = sqlx::query!(
-            r#"select model, version, format, digest, size, signature as "signature: Json<Signature>", labels, metadata,
-                      created_ms
-               from model_versions where model = $1 and ($2::text is null or version = $2) and version > $3
-               order by version limit $4"#,
-            model.as_str(),
-            version,
-            after,
-            limit,
-        );
-        let rows = rows.fetch_all(&self.pool).await?.into_iter().map(|r| {
-            let fields = VersionFields {
-                model: r.model,
-                version: r.version,
-                format: r.format,
-                digest: r.digest,
-                size: r.size,
-                signature: r.signature,
-                labels: r.labels,
-                metadata: r.metadata,
-            };
-            Ok(VersionRow { version: fields.version()?, created_at: Timestamp::from_millis(r.created_ms) })
-        });
-        rows.collect()
+        let mut connection = self.pool.acquire().await?;
+        select_versions(&mut connection, model, version, after, limit).await
     }
 
     /// Whether a registered version has this artifact.
@@ -194,7 +173,11 @@ impl Store {
             r#"select 'alias ' || alias as "user!" from aliases where model = $1 and version = $2
                union all
                select 'deployment ' || deployment || ' (revision ' || string_agg(number::text, ', ' order by number) || ')'
-               from revisions where model = $1 and version = $2 group by deployment
+               from revisions
+               where (model = $1 and version = $2)
+                  or variants @> jsonb_build_array(jsonb_build_object(
+                         'version', jsonb_build_object('model', $1::text, 'version', $2::text)))
+               group by deployment
                order by 1"#,
             m,
             v,
@@ -218,4 +201,47 @@ impl Store {
         events::append(&mut tx, &event, now).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// A registered version, within a transaction.
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    model: &ModelName,
+    version: &VersionName,
+) -> Result<Option<ModelVersion>> {
+    let found = select_versions(connection, model, Some(version.as_str()), "", 1).await?.pop();
+    Ok(found.map(|row| row.version))
+}
+
+async fn select_versions(
+    connection: &mut PgConnection,
+    model: &ModelName,
+    version: Option<&str>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<VersionRow>> {
+    let rows = sqlx::query!(
+        r#"select model, version, format, digest, size, signature as "signature: Json<Signature>", labels, metadata,
+                  created_ms
+           from model_versions where model = $1 and ($2::text is null or version = $2) and version > $3
+           order by version limit $4"#,
+        model.as_str(),
+        version,
+        after,
+        limit,
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|r| {
+        let fields = VersionFields {
+            model: r.model,
+            version: r.version,
+            format: r.format,
+            digest: r.digest,
+            size: r.size,
+            signature: r.signature,
+            labels: r.labels,
+            metadata: r.metadata,
+        };
+        Ok(VersionRow { version: fields.version()?, created_at: Timestamp::from_millis(r.created_ms) })
+    });
+    rows.collect()
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::state::{Cause, Outcome, Revision};
 use modelyard_core::{
-    Actor, DeploymentName, DeploymentSpec, ModelVersion, RevisionNumber, Signature, Timestamp, VersionName,
+    Actor, DeploymentName, DeploymentSpec, ModelVersion, RevisionNumber, RevisionVariant, Signature, Timestamp,
+    VersionName,
 };
 use serde_json::json;
 use sqlx::types::Json;
@@ -24,6 +25,7 @@ pub struct RevisionRow {
 pub(crate) struct Row {
     pub(crate) number: i64,
     pub(crate) spec: Json<DeploymentSpec>,
+    pub(crate) variants: Json<Vec<RevisionVariant>>,
     pub(crate) cause: Json<Cause>,
     pub(crate) actor: String,
     pub(crate) created_ms: i64,
@@ -66,6 +68,7 @@ impl Row {
             number: RevisionNumber(unsigned(self.number)),
             spec: self.spec.0,
             version: self.version.version()?,
+            variants: self.variants.0,
             cause: self.cause.0,
             actor: parse(&self.actor)?,
             created_at: Timestamp::from_millis(self.created_ms),
@@ -121,7 +124,8 @@ pub(crate) async fn select(
     limit: i64,
 ) -> Result<Vec<RevisionRow>> {
     let rows = sqlx::query!(
-        r#"select r.number, r.spec as "spec: Json<DeploymentSpec>", r.cause as "cause: Json<Cause>", r.actor, r.created_ms,
+        r#"select r.number, r.spec as "spec: Json<DeploymentSpec>", r.variants as "variants: Json<Vec<RevisionVariant>>",
+                  r.cause as "cause: Json<Cause>", r.actor, r.created_ms,
                   r.outcome as "outcome: Json<Outcome>", r.served_ms,
                   v.model, v.version, v.format, v.digest, v.size, v.signature as "signature: Json<Signature>",
                   v.labels, v.metadata
@@ -138,6 +142,7 @@ pub(crate) async fn select(
     let rows = rows.into_iter().map(|r| Row {
         number: r.number,
         spec: r.spec,
+        variants: r.variants,
         cause: r.cause,
         actor: r.actor,
         created_ms: r.created_ms,
@@ -163,6 +168,7 @@ pub(crate) struct NewRevision<'a> {
     pub(crate) spec: &'a DeploymentSpec,
     /// What `spec.version` means now.
     pub(crate) version: &'a VersionName,
+    pub(crate) variants: &'a [RevisionVariant],
     pub(crate) cause: &'a Cause,
     pub(crate) actor: &'a Actor,
 }
@@ -189,10 +195,10 @@ pub(crate) async fn create_all(
     let names: Vec<_> = new.iter().map(|n| n.deployment.as_str()).collect();
     let numbers: Vec<_> = numbered.iter().map(|(_, number)| *number).collect();
     sqlx::query!(
-        "insert into revisions (deployment, number, model, version, spec, cause, actor, created_ms, outcome)
-         select r.deployment, r.number, r.model, r.version, r.spec, r.cause, r.actor, $8, $9
-         from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::text[])
-              as r (deployment, number, model, version, spec, cause, actor)",
+        "insert into revisions (deployment, number, model, version, spec, cause, actor, created_ms, outcome, variants)
+         select r.deployment, r.number, r.model, r.version, r.spec, r.cause, r.actor, $8, $9, r.variants
+         from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::text[], $10::jsonb[])
+              as r (deployment, number, model, version, spec, cause, actor, variants)",
         &names as &[&str],
         &numbers,
         &new.iter().map(|n| n.spec.model.as_str()).collect::<Vec<_>>() as &[&str],
@@ -202,6 +208,7 @@ pub(crate) async fn create_all(
         &new.iter().map(|n| n.actor.as_str()).collect::<Vec<_>>() as &[&str],
         now.as_millis(),
         Json(Outcome::Pending) as _,
+        &new.iter().map(|n| Json(n.variants)).collect::<Vec<_>>() as &[Json<&[RevisionVariant]>],
     )
     .execute(&mut **tx)
     .await?;

@@ -70,7 +70,7 @@ async fn back_to(
 ) -> Result<RevisionRow> {
     let cause = Cause::Rollback { from: locked.target.number, to: to.number, reason: reason.to_owned() };
     let (deployment, version) = (&locked.name, &to.version.version);
-    let new = NewRevision { deployment, spec: &to.spec, version, cause: &cause, actor };
+    let new = NewRevision { deployment, spec: &to.spec, version, variants: &to.variants, cause: &cause, actor };
     let number = revisions::create(&mut tx, &new, now).await?;
     let row = revisions::one(&mut tx, deployment, number).await?;
     tx.commit().await?;

@@ -35,7 +35,9 @@ fn sentence(served: &Served) -> String {
     }
     let mut table = Table::new(["VARIANT", "REVISION", "VERSION", "WEIGHT"]);
     for w in &served.weights {
-        table.row([w.variant.to_string(), w.revision.to_string(), w.version.to_string(), w.weight.to_string()]);
+        // Variants of an experiment may be of other models than the deployment's.
+        let version = w.model.as_ref().map_or_else(|| w.version.to_string(), |m| format!("{} of {m}", w.version));
+        table.row([w.variant.to_string(), w.revision.to_string(), version, w.weight.to_string()]);
     }
     let since = served.since.map_or_else(String::new, |since| format!(", since {}", when::clock(since)));
     format!("at {at}, {} served{since}:\n{table}", served.deployment)

@@ -10,6 +10,7 @@ mod delete;
 mod describe;
 mod diff;
 mod events;
+mod experiment;
 mod follow;
 mod get;
 mod history;
@@ -100,6 +101,8 @@ pub(crate) enum ClientCommand {
     Rollback(On<rollback::Rollback>),
     /// List the revisions of a deployment, or tell what served at a time
     History(On<history::History>),
+    /// Read an A/B test's figures, or end it
+    Experiment(On<Pick<experiment::Experiment>>),
     /// Ask a deployment for an inference, through the gateway
     Infer(On<infer::Infer>),
     /// Show the log of who did what, and what the system decided
@@ -125,6 +128,7 @@ async fn dispatch(command: ClientCommand) -> anyhow::Result<()> {
         ClientCommand::Rollout(on) => rollout::run(on.args.one, &on.connection.client()?).await,
         ClientCommand::Rollback(on) => rollback::run(on.args, &on.connection.client()?).await,
         ClientCommand::History(on) => history::run(on.args, &on.connection.client()?).await,
+        ClientCommand::Experiment(on) => experiment::run(on.args.one, &on.connection.client()?).await,
         ClientCommand::Infer(on) => infer::run(on.args, &on.connection.gateway, &on.connection.http()?).await,
         ClientCommand::Events(on) => events::run(on.args, &on.connection.client()?).await,
         ClientCommand::Alias(on) => alias::run(on.args.one, &on.connection.client()?).await,

@@ -111,7 +111,8 @@ fn is_trouble(condition: &Condition) -> bool {
         ConditionKind::Degraded
         | ConditionKind::CrashLooping
         | ConditionKind::Drifted
-        | ConditionKind::Inconclusive => condition.status,
+        | ConditionKind::Inconclusive
+        | ConditionKind::SampleRatioMismatch => condition.status,
     }
 }
 

@@ -11,12 +11,14 @@ mod deployments;
 mod dispatch;
 mod drive;
 mod events;
+mod experiment;
 mod extract;
 mod guard;
 mod health;
 mod internal;
 mod listen;
 mod models;
+mod outcomes;
 mod revisions;
 mod rollback;
 mod rollout;
@@ -89,6 +91,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(drive::abort))
         .routes(routes!(rollout::get_rollout))
         .routes(routes!(served::get_served))
+        .routes(routes!(outcomes::post_outcomes))
+        .routes(routes!(experiment::get_experiment))
+        .routes(routes!(experiment::conclude))
         .routes(routes!(events::list_events))
         .routes(routes!(chain::list_chain))
         .routes(routes!(chain::get_head))

@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::runtimes::{self, OpenError};
 use crate::serve::Means;
 use crate::wake::Wake;
-use crate::{kubernetes, measurements, reconcile, sweep};
+use crate::{exposures, kubernetes, measurements, reconcile, sweep};
 
 /// How long a control plane that says nothing stays in office.
 const TTL: Duration = Duration::from_secs(5);
@@ -150,6 +150,7 @@ async fn act(means: &Means, node: &Node, term: &Term, wake: &Arc<Wake>, opened: 
     tracing::info!(epoch = %term.epoch(), "control plane in office");
     tokio::select! {
         successor = reconcile::run(app.clone()) => End::Deposed(successor),
+        never = exposures::run(app.clone()) => match never {},
         never = measurements::run(app.clone()) => match never {},
         never = sweep::run(app) => match never {},
         never = kubernetes::tokens::look_after(&means.config.kubernetes, &means.store) => match never {},

@@ -39,7 +39,10 @@ pub(super) async fn observation(app: &App, deployments: &BTreeMap<DeploymentName
             tracing::warn!(%error, "the runtime cannot be observed");
             let reason = error.to_string();
             let unknown = |id: WorkloadId| (id, Observed::Unknown { reason: reason.clone() });
-            let ids = deployments.iter().flat_map(|(name, d)| d.revisions.values().map(|r| r.workload(name).id));
+            let workloads = |(name, d): (&DeploymentName, &DesiredDeployment)| -> Vec<WorkloadId> {
+                d.revisions.values().flat_map(|r| r.workloads(name)).map(|workload| workload.id).collect()
+            };
+            let ids = deployments.iter().flat_map(workloads);
             Observation { workloads: ids.map(unknown).collect() }
         }
     }

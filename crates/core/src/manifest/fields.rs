@@ -93,6 +93,16 @@ impl<'a> Fields<'a> {
         self.map.get(key).is_some_and(|v| !v.is_null())
     }
 
+    /// Whether a field that is a mapping has one of that name.
+    pub(super) fn has_within(&self, key: &str, inner: &str) -> bool {
+        self.map.get(key).is_some_and(|value| value.get(inner).is_some())
+    }
+
+    /// Whether the field is this text.
+    pub(super) fn is_text(&mut self, key: &'static str, text: &str) -> bool {
+        self.get(key).is_some_and(|value| value.as_str() == Some(text))
+    }
+
     pub(super) fn is_mapping(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_mapping)
     }

@@ -1,5 +1,6 @@
 //! Manifests: YAML or JSON text to checked values, once. All problems are collected, each with its line and path.
 
+mod ab_test;
 mod analysis;
 mod fields;
 mod locate;
@@ -20,6 +21,7 @@ pub use locate::{Place, line_of, places};
 use crate::deployment::{DeploymentSpec, Labels};
 use crate::digest::Digest;
 use crate::names::{DeploymentName, ModelName, VersionName};
+use crate::strategy::Strategy;
 use crate::version::Format;
 
 pub const API_VERSION: &str = "modelyard.dev/v1";
@@ -153,6 +155,24 @@ pub struct DeploymentManifest {
 pub fn parse(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     let (documents, problems) = examine(text);
     if problems.is_empty() { Ok(documents) } else { Err(problems) }
+}
+
+/// A strategy by itself, as `spec.strategy` has it.
+///
+/// # Errors
+/// All its problems.
+pub fn parse_strategy(text: &str) -> Result<Strategy, Vec<Problem>> {
+    let problem = |path: String, message: String| Problem { file: None, line: None, path, message };
+    let value = serde_yaml::from_str::<serde_yaml::Value>(text);
+    let value = value.map_err(|error| vec![problem("strategy".into(), format!("not valid YAML: {error}"))])?;
+    let problems = fields::Problems::default();
+    let strategy = fields::Fields::of(&value, fields::Path::default().key("strategy"), &problems);
+    let strategy = strategy.and_then(strategy::strategy);
+    let problems = problems.into_vec();
+    match strategy.filter(|_| problems.is_empty()) {
+        Some(strategy) => Ok(strategy),
+        None => Err(problems.into_iter().map(|(path, message)| problem(path.to_string(), message)).collect()),
+    }
 }
 
 /// The documents of a file that can be read, and the problems of all: for who has more to check in those documents

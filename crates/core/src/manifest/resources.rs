@@ -2,6 +2,7 @@
 
 use serde_yaml::Value;
 
+use super::ab_test::baseline;
 use super::fields::{Fields, Path, Problems};
 use super::placement;
 use super::strategy::strategy;
@@ -117,7 +118,9 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     let labels = metadata.map(|mut m| finish_with(m.strings("labels"), m)).unwrap_or_default();
     let mut spec = top.required_fields("spec")?;
     let model = spec.required("model");
-    let version = spec.required("version");
+    let is_tested = spec.has_within("strategy", "abTest");
+    let version = if is_tested { spec.optional("version") } else { spec.required("version") };
+    let is_misread = version.is_none() && spec.has("version");
     let replicas = spec.optional_u64("replicas", 0..=1000).and_then(|n| u32::try_from(n).ok());
     let resources = spec.optional_fields("resources").map(resources).unwrap_or_default();
     let batching = spec.optional_fields("batching").and_then(batching);
@@ -135,6 +138,10 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     let strategy = match spec.optional_fields("strategy") {
         Some(fields) => strategy(fields),
         None => Some(Strategy::rolling()),
+    };
+    let version = match (&strategy, &model) {
+        (Some(Strategy::AbTest(test)), Some(model)) if !is_misread => baseline(test, model, version, &spec),
+        _ => version,
     };
     spec.finish();
     let spec = DeploymentSpec {

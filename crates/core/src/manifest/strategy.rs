@@ -1,5 +1,6 @@
 //! `spec.strategy`, field by field.
 
+use super::ab_test::ab_test;
 use super::analysis::analysis;
 use super::fields::Fields;
 use super::resources::finish_with;
@@ -12,12 +13,10 @@ use crate::strategy::{
 };
 use crate::weight::Weight;
 
-const STRATEGIES: [&str; 4] = ["rolling", "canary", "blueGreen", "shadow"];
-/// Strategies that the design names and this build does not have yet.
-const LATER: [&str; 1] = ["abTest"];
+const STRATEGIES: [&str; 5] = ["rolling", "canary", "blueGreen", "shadow", "abTest"];
 
 pub(super) fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
-    let given: Vec<&str> = STRATEGIES.into_iter().chain(LATER).filter(|key| fields.has_key(key)).collect();
+    let given: Vec<&str> = STRATEGIES.into_iter().filter(|key| fields.has_key(key)).collect();
     let strategy = match given.as_slice() {
         ["rolling"] => {
             let max_surge = fields.optional_fields("rolling").and_then(|mut f| finish_with(max_surge(&mut f), f));
@@ -30,11 +29,7 @@ pub(super) fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
             None => Some(Strategy::BlueGreen(BlueGreen::default())),
         },
         ["shadow"] => fields.required_fields("shadow").and_then(shadow).map(Strategy::Shadow),
-        [later] => {
-            let known = STRATEGIES.join(", ");
-            fields.problem(later, format_args!("this strategy is not supported by this build yet; use one of {known}"));
-            None
-        }
+        ["abTest"] => fields.required_fields("abTest").and_then(ab_test).map(Strategy::AbTest),
         [] => {
             fields.problem_here(format_args!("name one strategy: {}", STRATEGIES.join(", ")));
             None
@@ -44,7 +39,7 @@ pub(super) fn strategy(mut fields: Fields<'_>) -> Option<Strategy> {
             None
         }
     };
-    for key in STRATEGIES.into_iter().chain(LATER) {
+    for key in STRATEGIES {
         fields.ignore(key);
     }
     fields.finish();

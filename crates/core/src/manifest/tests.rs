@@ -116,7 +116,7 @@ fn strategies_are_one_of_several() {
     for (bad, word) in [
         ("{}", "name one strategy"),
         ("{rolling: {}, canary: {steps: [{weight: 1}]}}", "not several"),
-        ("{abTest: {}}", "not supported by this build yet"),
+        ("{abTest: {}}", "two variants at least"),
         ("{bluegreen: {}}", "unknown field"),
         ("{canary: {steps: []}}", "at least one step"),
         ("{canary: {steps: [{weight: 50}, {weight: 10}]}}", "more weight"),
@@ -253,4 +253,79 @@ fn what_a_strategy_cannot_mean_is_refused_with_its_place() {
     ]
     .map(|text| strategy(text).unwrap_err());
     insta::assert_yaml_snapshot!(wrong);
+}
+
+fn tested(spec: &str) -> Result<DeploymentSpec, Vec<String>> {
+    match parse(&deployment(spec)) {
+        Ok(documents) => match documents.into_iter().next().unwrap().resource {
+            Resource::ModelDeployment(deployment) => Ok(deployment.spec),
+            other => panic!("{other:?}"),
+        },
+        Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+    }
+}
+
+#[test]
+fn the_experiment_of_the_contract_is_read() {
+    let text = r#"  model: linear
+  strategy:
+    abTest:
+      variants:
+        - {name: control, version: "1", weight: 50}
+        - {name: treatment, version: "2", weight: 50}
+      stickyBy: {header: x-user-id}
+      match: [{header: x-cohort, equals: beta, variant: treatment}]
+"#;
+    let spec = tested(text).unwrap();
+    assert_eq!(spec.version.to_string(), "1", "the first variant's, where none is given");
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<DeploymentSpec>(&json).unwrap(), spec, "the stored form reads back");
+    insta::assert_yaml_snapshot!(spec);
+}
+
+#[test]
+fn an_experiment_with_everything_is_read_and_read_back() {
+    let text = r#"  model: linear
+  version: "0"
+  strategy:
+    abTest:
+      variants:
+        - {name: old, version: "1", weight: 33.33}
+        - {name: new, version: "2", weight: 33.33}
+        - {name: other, model: dense, version: "1", weight: 33.34}
+      stickyBy: {clientIp: {}}
+      holdout: 5
+      salt: spring
+      metrics: [{name: revenue, perUnit: sum}, {name: latency, goal: decrease}]
+      match: [{header: x-cohort, equals: "off", variant: holdout}]
+"#;
+    let spec = tested(text).unwrap();
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<DeploymentSpec>(&json).unwrap(), spec, "the stored form reads back");
+    let yaml = crate::yaml::to_string(&spec).unwrap();
+    let indented: String = yaml.lines().map(|line| format!("  {line}\n")).collect();
+    assert_eq!(tested(&indented).unwrap(), spec, "what is printed can be applied");
+    insta::assert_yaml_snapshot!(spec);
+}
+
+#[test]
+fn what_an_experiment_cannot_mean_is_refused_with_its_place() {
+    let two = r#"variants: [{name: a, version: "1", weight: 50}, {name: b, version: "2", weight: 50}]"#;
+    let wrong = [
+        r#"variants: [{name: a, version: "1", weight: 100}], stickyBy: {header: x}"#.to_owned(),
+        r#"variants: [{name: a, version: "1", weight: 50}, {name: a, version: "2", weight: 40}], stickyBy: {}"#
+            .to_owned(),
+        r#"variants: [{name: canary, version: "alias:x", weight: 50}, {name: B, model: M, version: 2}]"#.to_owned(),
+        format!(
+            "{two}, stickyBy: {{header: x, cookie: y}}, holdout: 100, metrics: [{{name: a}}, {{name: a, goal: up}}]"
+        ),
+        format!("{two}, stickyBy: clientIp, match: [{{header: x, equals: y, variant: c}}, {{header: x}}], weights: 1"),
+    ]
+    .map(|test| tested(&format!("  model: m\n  strategy: {{abTest: {{{test}}}}}\n")).unwrap_err());
+    insta::assert_yaml_snapshot!(wrong);
+    for (version, word) in [("\"9\"", "nothing serves it"), ("alias:stable", "an alias moves"), ("9", "quote it")] {
+        let strategy = format!("{{abTest: {{{two}, stickyBy: {{cookie: c}}}}}}");
+        let problems = tested(&format!("  model: m\n  version: {version}\n  strategy: {strategy}\n")).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(word), "{version}: {problems:?}");
+    }
 }

@@ -1,11 +1,12 @@
 //! What a walk tells: the events that go with its decisions.
 
+use modelyard_core::Actor;
 use modelyard_core::event::{EventDraft, EventKind};
 use modelyard_core::verdict::Verdict;
-use modelyard_core::{Actor, RevisionNumber, VariantName, Weight};
 use serde_json::json;
 
 use super::Walk;
+use super::shares::Share;
 
 impl Walk<'_> {
     pub(super) fn tell(&mut self, kind: EventKind, message: String, data: serde_json::Value) {
@@ -23,17 +24,27 @@ impl Walk<'_> {
         self.rollout.verdict = Some(verdict);
     }
 
-    pub(super) fn tell_weights(&mut self, shares: &[(VariantName, RevisionNumber, Weight)]) {
-        let data: Vec<_> = shares
-            .iter()
-            .map(|(variant, revision, weight)| {
-                json!({"variant": variant, "revision": revision, "version": self.version_of(*revision), "weight": weight})
-            })
-            .collect();
-        let words: Vec<_> = shares
-            .iter()
-            .map(|(_, revision, weight)| format!("version {} {weight}", self.version_of(*revision)))
-            .collect();
+    pub(super) fn tell_weights(&mut self, shares: &[Share]) {
+        let data: Vec<_> = shares.iter().map(data).collect();
+        let words: Vec<_> = shares.iter().map(words).collect();
         self.tell(EventKind::WeightsChanged, format!("traffic: {}", words.join(", ")), json!({"weights": data}));
+    }
+}
+
+/// Variants of an A/B test may be of other models than the deployment's.
+fn data(share: &Share) -> serde_json::Value {
+    let Share { variant, revision, version, weight, tested } = share;
+    let mut data = json!({"variant": variant, "revision": revision, "version": version.version, "weight": weight});
+    if tested.is_some() {
+        data["model"] = json!(version.model);
+    }
+    data
+}
+
+fn words(share: &Share) -> String {
+    let (version, weight) = (&share.version.version, share.weight);
+    match share.tested {
+        Some(_) => format!("{} (version {version}) {weight}", share.variant),
+        None => format!("version {version} {weight}"),
     }
 }

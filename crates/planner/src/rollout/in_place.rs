@@ -8,16 +8,35 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::state::Phase;
-use modelyard_core::{Observed, RevisionNumber, Weight, Workload};
+use modelyard_core::{Observed, RevisionNumber, Weight, Workload, WorkloadId, WorkloadStatus};
 
 use super::Walk;
 use crate::capacity::{self, Room, Workers, leftovers, workers_for};
+use crate::runs::Runs;
 
 impl Walk<'_> {
-    /// What each revision that must keep running is to run as: with how many workers, at most.
-    pub(super) fn live(&self) -> BTreeMap<RevisionNumber, Workload> {
-        let limited = |(number, size)| Some((number, self.workloads.get(&number)?.clone().limited_to(size)));
-        self.sizes().into_iter().filter_map(limited).collect()
+    /// What must keep running: with how many workers, at most.
+    pub(super) fn wanted(&self) -> BTreeMap<WorkloadId, Workload> {
+        let sizes = self.sizes();
+        let limited = |number: RevisionNumber| {
+            let size = sizes.get(&number).copied().unwrap_or(0);
+            let workloads = self.workloads_of(number);
+            // Several have room beside each other, or none would be bounded.
+            let limit = move |w: &Workload| if workloads.len() > 1 { w.clone() } else { w.clone().limited_to(size) };
+            workloads.iter().map(limit)
+        };
+        let mut wanted = BTreeMap::<WorkloadId, Workload>::new();
+        // Before a version of an A/B test takes over, it is both the target's and the stable revision's.
+        for workload in [self.rollout.revision].into_iter().chain(self.state.stable).flat_map(limited) {
+            let known = wanted.entry(workload.id.clone()).or_insert_with(|| workload.clone());
+            if workload.size() > known.size() {
+                *known = workload;
+            }
+        }
+        for workload in self.state.warm.iter().rev().flat_map(|warm| limited(warm.revision)) {
+            wanted.entry(workload.id.clone()).or_insert(workload);
+        }
+        wanted
     }
 
     fn sizes(&self) -> BTreeMap<RevisionNumber, u32> {
@@ -53,8 +72,9 @@ impl Walk<'_> {
     /// go on serving while what comes after it starts: to give all traffic to the few that are left would overrun them.
     pub(super) fn has_outgrown_stable(&self, known: RevisionNumber) -> bool {
         let Some(stable) = self.state.stable else { return false };
-        let gave_way = self.observed(stable).known().is_some_and(|s| s.workload.size() < self.size(stable));
-        let is_same = self.workload_of(known) == self.workload_of(self.desired.target);
+        let mut of_stable = self.workloads_of(stable).iter().zip(self.observed(stable));
+        let gave_way = of_stable.any(|(w, o)| o.known().is_some_and(|s| s.workload.size() < w.size()));
+        let is_same = self.ids_of(known) == self.ids_of(self.desired.target);
         gave_way && !is_same && self.ready_replicas(known) > self.ready_replicas(stable)
     }
 
@@ -124,22 +144,26 @@ impl Walk<'_> {
     }
 
     fn workers(&self, number: RevisionNumber) -> Workers {
-        let asked = match self.observed(number) {
+        let asked = |observed: &Observed<WorkloadStatus>| match observed {
             Observed::Known(status) => Some(status.workload.size()),
             Observed::Absent => Some(0),
             Observed::Unknown { .. } => None,
         };
+        let asked = self.observed(number).map(asked).sum();
         Workers { size: self.size(number), asked, ready: self.ready_replicas(number) }
     }
 
     fn size(&self, number: RevisionNumber) -> u32 {
-        self.workloads.get(&number).map_or(0, Workload::size)
+        self.runs.get(&number).map_or(0, Runs::size)
     }
 
+    /// The variants of an A/B test are whole, side by side: nothing to or from them is bounded.
     fn surge(&self) -> Option<u32> {
         let revision = |number| self.revisions.get(&number);
         let others = self.state.stable.into_iter().chain(self.state.warm.iter().map(|w| w.revision));
-        capacity::surge(revision(self.rollout.revision)?, others.filter_map(revision))
+        let (target, others) = (revision(self.rollout.revision)?, others.filter_map(revision));
+        let is_tested = [target].into_iter().chain(others.clone()).any(|r| !r.variants.is_empty());
+        if is_tested { None } else { capacity::surge(target, others) }
     }
 
     /// The share of traffic that the target's workers are to be there for.

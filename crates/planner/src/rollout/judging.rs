@@ -11,7 +11,7 @@ impl Walk<'_> {
     /// The verdict on the step under way, of so many steps, as of now. `mirrors`: whether requests are mirrored in it.
     pub(super) fn judged(&self, analysis: &Analysis, steps: usize, mirrors: bool) -> Verdict {
         let candidate = self.evidence(self.rollout.revision, self.target_variant());
-        let stable = self.state.stable.map(|stable| self.evidence(stable, VariantName::stable())).unwrap_or_default();
+        let stable = self.state.stable.map(|stable| self.evidence_of_all(stable)).unwrap_or_default();
         let stage = if self.rollout.warming {
             Stage::WarmUp { requests: self.warm_up_requests(analysis) }
         } else {
@@ -31,6 +31,18 @@ impl Walk<'_> {
             now: self.inputs.now,
             measurements: &self.inputs.measurements,
         })
+    }
+
+    /// What the stable revision showed: under that name, or if it is an A/B test under the names of its variants, since a
+    /// version on trial takes its share from all of them.
+    fn evidence_of_all(&self, stable: RevisionNumber) -> Evidence {
+        let variants = self.revisions.get(&stable).map(|revision| revision.variants.as_slice()).unwrap_or_default();
+        if variants.is_empty() {
+            return self.evidence(stable, VariantName::stable());
+        }
+        let mut all = Evidence::default();
+        variants.iter().for_each(|variant| all.merge(&self.evidence(stable, variant.name.clone())));
+        all
     }
 
     /// What a revision showed in the present window.

@@ -1,10 +1,13 @@
 //! What a walk knows: the revisions, what runs of them, what people ask, and what gateways saw.
 
+use std::collections::BTreeSet;
+
 use modelyard_core::state::Cause;
 use modelyard_core::{Course, Observed, RevisionNumber, VariantName, Workload, WorkloadId, WorkloadStatus};
 
 use super::Walk;
 use crate::routes::target_variant;
+use crate::runs::Runs;
 
 impl<'a> Walk<'a> {
     pub(super) fn cause_of(&self, number: RevisionNumber) -> Option<Cause> {
@@ -35,32 +38,45 @@ impl<'a> Walk<'a> {
         target.is_some_and(|revision| revision.spec.strategy.max_surge().is_some())
     }
 
-    pub(super) fn workload_of(&self, number: RevisionNumber) -> Option<&WorkloadId> {
-        self.workloads.get(&number).map(|workload| &workload.id)
+    pub(super) fn workloads_of(&self, number: RevisionNumber) -> &[Workload] {
+        self.runs.get(&number).map(Runs::workloads).unwrap_or_default()
     }
 
-    pub(super) fn observed(&self, number: RevisionNumber) -> &'a Observed<WorkloadStatus> {
-        self.workload_of(number).map_or(&Observed::Absent, |id| self.inputs.observation.of(id))
+    pub(super) fn ids_of(&self, number: RevisionNumber) -> BTreeSet<&WorkloadId> {
+        self.runs.get(&number).map(Runs::ids).unwrap_or_default()
     }
 
+    /// Of each workload of a revision.
+    pub(super) fn observed(&self, number: RevisionNumber) -> impl Iterator<Item = &'a Observed<WorkloadStatus>> {
+        let inputs = self.inputs;
+        self.workloads_of(number).iter().map(|workload| inputs.observation.of(&workload.id))
+    }
+
+    /// Whether all that it runs serves as the stable revision's. Where that is several workloads, other weights move
+    /// traffic, so each must have a worker.
     pub(super) fn runs_as_stable(&self, number: RevisionNumber) -> bool {
-        let stable = self.state.stable.and_then(|stable| self.workload_of(stable));
-        stable.is_some() && stable == self.workload_of(number)
+        let Some(stable) = self.state.stable else { return false };
+        let workloads = self.workloads_of(number);
+        let is_up = || workloads.iter().all(|workload| self.ready_of(workload) > 0);
+        self.ids_of(stable) == self.ids_of(number) && (workloads.len() == 1 || is_up())
     }
 
     /// What is unknown is not given up: it may be all that serves.
     pub(super) fn may_serve(&self, number: RevisionNumber) -> bool {
-        matches!(self.observed(number), Observed::Unknown { .. }) || self.ready_replicas(number) > 0
+        self.observed(number).any(|o| matches!(o, Observed::Unknown { .. })) || self.ready_replicas(number) > 0
+    }
+
+    pub(super) fn ready_of(&self, workload: &Workload) -> u32 {
+        count_ready(self.inputs.observation.of(&workload.id))
     }
 
     pub(super) fn ready_replicas(&self, number: RevisionNumber) -> u32 {
-        let ready = self.observed(number).known().map_or(0, |status| status.ready().count());
-        u32::try_from(ready).unwrap_or(u32::MAX)
+        self.observed(number).map(count_ready).fold(0, u32::saturating_add)
     }
 
     /// How many workers make a revision ready for all traffic.
     pub(super) fn needed_replicas(&self, number: RevisionNumber) -> u32 {
-        self.workloads.get(&number).map_or(1, Workload::needed)
+        self.runs.get(&number).map_or(1, Runs::needed)
     }
 
     /// What the target is called among the variants.
@@ -72,7 +88,21 @@ impl<'a> Walk<'a> {
         self.revisions.get(&number).map(|r| r.version.version.to_string()).unwrap_or_default()
     }
 
+    /// `version 2`; of an A/B test `versions 1, 2`.
+    pub(super) fn words_of(&self, number: RevisionNumber) -> String {
+        let versions: Vec<_> = self.workloads_of(number).iter().map(|w| w.version.as_str()).collect();
+        match versions.as_slice() {
+            [_, _, ..] => format!("versions {}", versions.join(", ")),
+            _ => format!("version {}", self.version_of(number)),
+        }
+    }
+
     pub(super) fn target_version(&self) -> String {
         self.version_of(self.rollout.revision)
     }
+}
+
+fn count_ready(observed: &Observed<WorkloadStatus>) -> u32 {
+    let ready = observed.known().map_or(0, |status| status.ready().count());
+    u32::try_from(ready).unwrap_or(u32::MAX)
 }

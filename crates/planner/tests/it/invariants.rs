@@ -8,7 +8,8 @@ use modelyard_core::plan::{Commit, Plan};
 use modelyard_core::state::{DeploymentState, Phase, Revision, Rollout};
 use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentName, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window, WorkloadId,
+    DeploymentName, Evidence, EvidenceKey, Observed, OnInconclusive, RevisionNumber, VariantName, Weight, Window,
+    WorkloadId,
 };
 use modelyard_planner::{Stage, Trial, judge, plan};
 
@@ -33,7 +34,7 @@ pub(crate) fn check_invariants(inputs: &Inputs, plan: &Plan) {
         pass.check_pause();
         pass.check_failing_analysis();
         pass.check_rollback();
-        live.extend(pass.live().into_iter().map(|number| pass.workload(number)));
+        live.extend(pass.live().into_iter().flat_map(|number| pass.workloads(number)));
     }
     for id in &live {
         let is_there = *inputs.observation.of(id) != Observed::Absent;
@@ -103,11 +104,23 @@ impl<'a> Pass<'a> {
         let sum: u32 = route.variants.iter().map(|v| u32::from(v.weight.basis_points())).sum();
         assert_eq!(sum, 10_000, "weights sum to the whole: {route:?}");
         let workloads: BTreeSet<_> = route.variants.iter().map(|v| &v.workload).collect();
-        assert_eq!(workloads.len(), route.variants.len(), "no workload stands in a route twice");
+        let (warm, others): (Vec<_>, Vec<_>) = route.variants.iter().partition(|v| v.name == VariantName::previous());
+        if self.is_tested() {
+            let serving: BTreeSet<_> = others.iter().map(|v| &v.workload).collect();
+            assert!(warm.iter().all(|v| !serving.contains(&v.workload)), "what serves is not warm, too: {route:?}");
+            let in_charge = self.after.stable.unwrap_or(self.desired.target);
+            let served = others.iter().filter(|v| !v.weight.is_zero() || v.revision == in_charge);
+            let names: Vec<_> = served.map(|v| &v.name).collect();
+            let distinct: BTreeSet<_> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len(), "each name is one variant's: {route:?}");
+        } else {
+            assert_eq!(workloads.len(), route.variants.len(), "no workload stands in a route twice");
+        }
+        self.check_assignment();
         assert_eq!(route.variants.iter().filter(|v| v.fallback).count(), 1, "one variant is the judge");
         for variant in &route.variants {
             assert!(self.live().contains(&variant.revision), "{} is routed to and not wanted", variant.revision);
-            assert_eq!(variant.workload, self.workload(variant.revision));
+            assert!(self.workloads(variant.revision).contains(&variant.workload));
             let known = self.inputs.observation.of(&variant.workload).known();
             let ready: Vec<_> = known.into_iter().flat_map(|s| s.ready()).collect();
             let routed: Vec<_> = variant.backends.iter().map(|b| (&b.id, b.address)).collect();
@@ -116,7 +129,7 @@ impl<'a> Pass<'a> {
         let weighted = route.variants.iter().filter(|v| !v.weight.is_zero());
         let routed: Shares = weighted.map(|v| (v.name.clone(), v.revision, v.weight)).collect();
         if self.after.stable.is_some() {
-            assert_eq!(routed, shares(&self.after), "the route has the state's weights");
+            assert_eq!(routed, self.shares(&self.after), "the route has the state's weights");
         }
         let serves = route.variants.iter().any(|v| !v.weight.is_zero() && !v.backends.is_empty());
         if let (None, Some(first)) = (self.before.state.stable, &self.before.state.rollout) {
@@ -124,12 +137,29 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Units belong to variants in the ratio of the weights, and to none where nothing is tested.
+    fn check_assignment(&self) {
+        let route = &self.plan.routes[self.name];
+        let in_charge = self.after.stable.unwrap_or(self.desired.target);
+        let is_tested = !self.revision(in_charge).variants.is_empty();
+        assert_eq!(route.assignment.is_some(), is_tested, "{route:?}");
+        let Some(assignment) = &route.assignment else { return };
+        for variant in &route.variants {
+            let of_variant = assignment.slots.iter().filter(|slot| slot.variant == variant.name);
+            let width: u16 = of_variant.map(|slot| slot.width.basis_points()).sum();
+            assert_eq!(width, variant.weight.basis_points(), "{}: {route:?}", variant.name);
+        }
+    }
+
     fn check_warm(&self) {
-        let mut taken: BTreeSet<_> = self.after.stable.map(|n| self.workload(n)).into_iter().collect();
-        taken.insert(self.workload(self.desired.target));
+        let target = self.workloads(self.desired.target);
+        let mut taken: BTreeSet<_> = self.after.stable.map(|n| self.workloads(n)).into_iter().collect();
+        taken.insert(target.clone());
         for warm in &self.after.warm {
             assert!(warm.until > self.inputs.now, "what is warm has time left: {warm:?}");
-            assert!(taken.insert(self.workload(warm.revision)), "a warm workload has no other use: {warm:?}");
+            let workloads = self.workloads(warm.revision);
+            assert!(!workloads.is_subset(&target), "what the target runs anyway is not kept warm: {warm:?}");
+            assert!(taken.insert(workloads), "a warm workload has no other use: {warm:?}");
             if !self.before.state.warm.contains(warm) {
                 let window = self.revision(self.desired.target).spec.rollback_window;
                 let unfinished = self.before.state.rollout.as_ref().map(|r| r.revision);
@@ -146,7 +176,7 @@ impl<'a> Pass<'a> {
         let Some(surge) = self.surge() else { return };
         let live: BTreeSet<_> = self.live().into_iter().collect();
         let wanted = |number: RevisionNumber| {
-            let id = self.workload(number);
+            let id = self.revision(number).workload(self.name).id;
             let asked = || self.inputs.observation.of(&id).known().map(|status| status.workload.clone());
             self.plan.ensure.get(&id).cloned().or_else(asked)
         };
@@ -173,23 +203,22 @@ impl<'a> Pass<'a> {
     fn check_commit(&self, commit: &Commit) {
         assert_ne!(self.after, self.before.state, "a commit changes something");
         let told = commit.events.iter().filter(|e| e.kind == EventKind::WeightsChanged).count();
-        let changed = shares(&self.before.state) != shares(&self.after);
+        let changed = self.shares(&self.before.state) != self.shares(&self.after);
         assert_eq!(told, usize::from(changed), "changed weights are told once: {:?}", commit.events);
         if let Some(stable) = self.before.state.stable
-            && self.ready(stable) > 0
+            && self.workloads(stable).iter().all(|id| self.ready_of(id) > 0)
         {
             let (before, after) = (self.lost_share(&self.before.state), self.lost_share(&self.after));
             assert!(after <= before, "no traffic moves to where nothing is ready: {before} to {after} bp");
         }
         if let Some(draft) = &commit.rollback {
-            let copied = (&self.revision(draft.number).spec, self.revision(draft.number).workload(self.name));
-            assert_eq!(copied, (&self.revision(draft.to).spec, self.revision(draft.to).workload(self.name)));
+            let copied = (&self.revision(draft.number).spec, self.revision(draft.number).workloads(self.name));
+            assert_eq!(copied, (&self.revision(draft.to).spec, self.revision(draft.to).workloads(self.name)));
             assert_eq!((draft.from, Some(draft.to)), (self.before.target, self.before.state.stable));
             let rollout = self.after.rollout.as_ref().unwrap();
             assert_eq!((rollout.revision, rollout.phase), (draft.number, Phase::Completed));
             assert_eq!(self.after.stable, Some(draft.number));
-            let live: Vec<_> = self.live().into_iter().map(|n| self.workload(n)).collect();
-            assert!(!live.contains(&self.workload(draft.from)), "a failed revision is not kept");
+            assert!(!self.live().contains(&draft.from), "a failed revision is not kept");
         }
     }
 
@@ -230,7 +259,7 @@ impl<'a> Pass<'a> {
             .state
             .stable
             .or(self.after.stable)
-            .is_some_and(|s| self.workload(s) == self.workload(rollout.revision));
+            .is_some_and(|s| self.workloads(s) == self.workloads(rollout.revision));
         let has_moved = (rollout.phase, rollout.step) != was && rollout.revision == self.before.target;
         assert!(!has_moved || is_same_workload, "a paused rollout takes no step: {was:?} -> {rollout:?}");
     }
@@ -252,14 +281,15 @@ impl<'a> Pass<'a> {
         let is_new = self.before.state.rollout.as_ref().is_some_and(|r| r.revision != target);
         if is_new
             && self.revision(target).cause.is_rollback()
-            && self.ready(target) > 0
+            && self.workloads(target).iter().all(|id| self.ready_of(id) > 0)
             && self.pauser().is_none()
             && self.before.state.stable.is_some()
             && (self.surge().is_none() || self.has_most_workers(target))
         {
             assert_eq!(self.after.rollout.as_ref().map(|r| r.phase), Some(Phase::Completed));
-            let full = self.plan.routes[self.name].variants.iter().find(|v| v.weight == Weight::FULL);
-            assert_eq!(full.map(|v| (v.revision, v.backends.is_empty())), Some((target, false)));
+            for variant in self.plan.routes[self.name].variants.iter().filter(|v| !v.weight.is_zero()) {
+                assert_eq!((variant.revision, variant.backends.is_empty()), (target, false));
+            }
         }
     }
 
@@ -269,8 +299,32 @@ impl<'a> Pass<'a> {
         &self.desired.revisions[&number]
     }
 
-    fn workload(&self, number: RevisionNumber) -> WorkloadId {
-        self.revision(number).workload(self.name).id
+    fn workloads(&self, number: RevisionNumber) -> BTreeSet<WorkloadId> {
+        self.revision(number).workloads(self.name).into_iter().map(|workload| workload.id).collect()
+    }
+
+    /// Whether variants of a test are among what runs.
+    fn is_tested(&self) -> bool {
+        self.live().into_iter().any(|number| !self.revision(number).variants.is_empty())
+    }
+
+    /// Who serves which share by a state, in words of its own: the stable revision has what the one on trial leaves, and
+    /// divides it among its variants.
+    fn shares(&self, state: &DeploymentState) -> Shares {
+        let Some(stable) = state.stable else { return Shares::new() };
+        let on_trial = state.rollout.as_ref().filter(|r| r.phase != Phase::Completed);
+        let rest = on_trial.map_or(Weight::FULL, |rollout| rollout.weight.rest());
+        let variants = &self.revision(stable).variants;
+        let mut shares = match variants.as_slice() {
+            [] => vec![(VariantName::stable(), stable, rest)],
+            variants => {
+                let split = rest.split(&variants.iter().map(|v| v.weight).collect::<Vec<_>>());
+                variants.iter().zip(split).map(|(v, weight)| (v.name.clone(), stable, weight)).collect()
+            }
+        };
+        shares.extend(on_trial.map(|rollout| (VariantName::canary(), rollout.revision, rollout.weight)));
+        shares.retain(|(_, _, weight)| !weight.is_zero());
+        shares
     }
 
     fn live(&self) -> Vec<RevisionNumber> {
@@ -279,11 +333,19 @@ impl<'a> Pass<'a> {
     }
 
     fn ready(&self, number: RevisionNumber) -> usize {
-        self.inputs.observation.of(&self.workload(number)).known().map_or(0, |status| status.ready().count())
+        self.workloads(number).iter().map(|id| self.ready_of(id)).sum()
+    }
+
+    fn ready_of(&self, id: &WorkloadId) -> usize {
+        self.inputs.observation.of(id).known().map_or(0, |status| status.ready().count())
     }
 
     /// The `maxSurge` that counts: for a rollback, the tightest of what runs.
     fn surge(&self) -> Option<u32> {
+        if self.is_tested() {
+            // The variants of a test are whole, side by side.
+            return None;
+        }
         let surge = |number| self.revision(number).spec.strategy.max_surge();
         let target = self.after.rollout.as_ref().map_or(self.before.target, |r| r.revision);
         if !self.revision(target).cause.is_rollback() {
@@ -298,7 +360,13 @@ impl<'a> Pass<'a> {
     }
 
     fn lost_share(&self, state: &DeploymentState) -> u16 {
-        let lost = shares(state).into_iter().filter(|(_, number, _)| self.ready(*number) == 0);
+        let is_lost = |(name, number, _): &(VariantName, RevisionNumber, Weight)| {
+            let revision = self.revision(*number);
+            let tested = revision.variants.iter().find(|variant| variant.name == *name);
+            let version = tested.map_or(&revision.version, |variant| &variant.version);
+            self.ready_of(&revision.workload_of(self.name, version).id) == 0
+        };
+        let lost = self.shares(state).into_iter().filter(is_lost);
         lost.map(|(_, _, weight)| weight.basis_points()).sum()
     }
 
@@ -324,7 +392,15 @@ impl<'a> Pass<'a> {
         };
         let weight = course.stages.get(step as usize).map_or(Weight::FULL, |stage| stage.weight);
         let variant = if weight.is_zero() { course.variant() } else { VariantName::canary() };
-        let stable = self.before.state.stable.map(|stable| evidence(stable, VariantName::stable()));
+        let stable = self.before.state.stable.map(|stable| {
+            // All that serves beside it, by whatever names.
+            let is_of_stable = |key: &EvidenceKey| key.window == window && key.revision == stable;
+            let all = self.inputs.evidence.iter().filter(|(key, _)| key.deployment == *self.name && is_of_stable(key));
+            all.fold(Evidence::default(), |mut sum, (_, evidence)| {
+                sum.merge(evidence);
+                sum
+            })
+        });
         let trial = Trial {
             analysis,
             step,
@@ -343,19 +419,4 @@ impl<'a> Pass<'a> {
         };
         judge(&trial).decision
     }
-}
-
-/// Who serves which share by a state, in words of its own: the stable revision has what the one on trial leaves.
-fn shares(state: &DeploymentState) -> Shares {
-    let Some(stable) = state.stable else { return Shares::new() };
-    let on_trial = state.rollout.as_ref().filter(|r| r.phase != Phase::Completed);
-    let mut shares = match on_trial {
-        None => vec![(VariantName::stable(), stable, Weight::FULL)],
-        Some(rollout) => vec![
-            (VariantName::stable(), stable, rollout.weight.rest()),
-            (VariantName::canary(), rollout.revision, rollout.weight),
-        ],
-    };
-    shares.retain(|(_, _, weight)| !weight.is_zero());
-    shares
 }

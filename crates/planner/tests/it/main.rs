@@ -5,6 +5,7 @@
 mod conditions;
 mod control;
 mod courses;
+mod experiments;
 mod in_place;
 mod invariants;
 mod judging;

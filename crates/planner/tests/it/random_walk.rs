@@ -2,8 +2,8 @@
 
 use modelyard_core::state::{Outcome, Phase};
 use modelyard_core::{
-    Autoscaling, BlueGreen, Canary, Mirroring, Observed, OnInconclusive, ReplicaPhase, Shadow, ShadowStep, Span, Step,
-    Strategy, Weight, WorkloadId,
+    AbTest, Autoscaling, BlueGreen, Canary, Mirroring, Observed, OnInconclusive, ReplicaPhase, Shadow, ShadowStep,
+    Span, Step, Strategy, Weight, WorkloadId,
 };
 use modelyard_planner::plan;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use proptest::sample::select;
 use proptest::strategy::Strategy as Generator;
 
 use crate::invariants::check_invariants;
-use crate::world::{World, canary, spec};
+use crate::world::{World, ab_test, canary, spec};
 
 #[derive(Debug, Clone)]
 struct Manifest {
@@ -22,6 +22,16 @@ struct Manifest {
     max_surge: Option<u32>,
     /// Whether the cluster chooses the number, up to twice as many.
     is_scaled: bool,
+    /// In place of `canary`.
+    test: Option<Test>,
+}
+
+/// An A/B test of the version and another, or of the version and itself.
+#[derive(Debug, Clone)]
+struct Test {
+    other: u8,
+    basis_points: u16,
+    holdout: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +118,8 @@ fn manifest() -> impl Generator<Value = Manifest> {
     let trial = (select(vec![0u64, 30]), prop::bool::weighted(0.8), choices, courses)
         .prop_map(|(hold_s, is_judged, on_inconclusive, course)| Trial { hold_s, is_judged, on_inconclusive, course });
     let max_surge = prop::option::weighted(0.5, 0u32..3);
+    let test = (1u8..5, prop_oneof![Just(5_000u16), 0u16..=10_000], prop::bool::weighted(0.3))
+        .prop_map(|(other, basis_points, holdout)| Test { other, basis_points, holdout });
     (
         1u8..5,
         1u32..5,
@@ -115,14 +127,16 @@ fn manifest() -> impl Generator<Value = Manifest> {
         select(vec![0u64, 60, 600]),
         max_surge,
         prop::bool::weighted(0.1),
+        prop::option::weighted(0.25, test),
     )
-        .prop_map(|(version, replicas, canary, window_s, max_surge, is_scaled)| Manifest {
+        .prop_map(|(version, replicas, canary, window_s, max_surge, is_scaled, test)| Manifest {
             version,
             replicas,
             canary,
             window_s,
             max_surge,
             is_scaled,
+            test,
         })
 }
 
@@ -193,10 +207,26 @@ fn strategy(trial: &Trial, max_surge: Option<u32>) -> Strategy {
     }
 }
 
+fn tested(version: u8, test: &Test) -> Strategy {
+    let (version, other) = (version.to_string(), test.other.to_string());
+    let weight = Weight::from_basis_points(test.basis_points).unwrap();
+    let two = ab_test(&[("a", &version, weight.percent()), ("b", &other, weight.rest().percent())]);
+    match two {
+        Strategy::AbTest(two) => {
+            let holdout = test.holdout.then(|| Weight::from_basis_points(1_000).unwrap());
+            Strategy::AbTest(AbTest { holdout, ..two })
+        }
+        other => other,
+    }
+}
+
 fn act_on(world: &mut World, act: &Act) {
     match act {
         Act::Apply(manifest) => {
             let strategy = match &manifest.canary {
+                _ if manifest.test.is_some() => {
+                    manifest.test.as_ref().map(|test| tested(manifest.version, test)).unwrap()
+                }
                 None => Strategy::Rolling { max_surge: manifest.max_surge },
                 Some(trial) => strategy(trial, manifest.max_surge),
             };
@@ -326,7 +356,8 @@ proptest! {
         }
         prop_assert!(plan(&world.inputs).is_settled());
         let running: Vec<_> = world.inputs.observation.workloads.keys().cloned().collect();
-        prop_assert_eq!(running, [world.workload(world.desired().target.0)], "by now nothing else is wanted");
+        let wanted: Vec<_> = world.workloads(world.desired().target.0).into_iter().collect();
+        prop_assert_eq!(running, wanted, "by now nothing else is wanted");
         for number in world.history.keys() {
             let outcome = world.outcomes.get(number);
             prop_assert!(outcome.is_some_and(|o| *o != Outcome::Pending), "{}: {:?}", number, outcome);

@@ -6,9 +6,10 @@ use modelyard_core::inputs::{DesiredDeployment, Inputs};
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
 use modelyard_core::state::{Cause, Control, DeploymentState, Outcome, Revision, Rollout};
 use modelyard_core::{
-    Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format, LatencyHistogram,
-    ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources, RevisionNumber, Route, Signature,
-    Span, StateVersion, Step, Strategy, Timestamp, VariantName, VersionRef, Weight, Window, WorkloadId, WorkloadStatus,
+    AbTest, AbVariant, Actor, Canary, DeploymentName, DeploymentSpec, Digest, Epoch, Evidence, EvidenceKey, Format,
+    LatencyHistogram, ModelName, ModelVersion, Observed, OnInconclusive, ReplicaPhase, ReplicaStatus, Resources,
+    RevisionNumber, RevisionVariant, Route, Signature, Span, StateVersion, Step, StickyBy, Strategy, Timestamp,
+    VariantName, VersionName, VersionRef, Weight, Window, WorkloadId, WorkloadStatus,
 };
 use modelyard_planner::plan;
 
@@ -44,6 +45,49 @@ pub(crate) fn canary() -> Canary {
         on_inconclusive: OnInconclusive::Hold,
         progress_deadline: Span::from_secs(600),
     }
+}
+
+/// Of `(name, version, weight in per cent)`.
+pub(crate) fn ab_test(variants: &[(&str, &str, f64)]) -> Strategy {
+    let variant = |(name, version, percent): &(&str, &str, f64)| AbVariant {
+        name: name.parse().unwrap(),
+        model: None,
+        version: version.parse().unwrap(),
+        weight: weight(*percent),
+    };
+    Strategy::AbTest(AbTest {
+        variants: variants.iter().map(variant).collect(),
+        sticky_by: StickyBy::Header("x-user-id".parse().unwrap()),
+        rules: Vec::new(),
+        holdout: None,
+        salt: None,
+        metrics: Vec::new(),
+    })
+}
+
+pub(crate) fn model_version(model: &ModelName, version: &VersionName) -> ModelVersion {
+    ModelVersion {
+        model: model.clone(),
+        version: version.clone(),
+        format: Format::Onnx,
+        digest: Digest::of(version.as_str().as_bytes()),
+        size: 1,
+        signature: Signature::default(),
+        labels: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// What a store makes of the variants that a spec names.
+fn variants(spec: &DeploymentSpec, baseline: &VersionName) -> Vec<RevisionVariant> {
+    let Some(test) = spec.strategy.ab_test() else { return Vec::new() };
+    let versions = test.versions(&spec.model, baseline);
+    let resolved = test.shares().into_iter().zip(versions).map(|((name, weight), (model, version))| RevisionVariant {
+        name,
+        version: model_version(&model, &version),
+        weight,
+    });
+    resolved.collect()
 }
 
 /// What a revision on its way is called: without traffic, by its strategy.
@@ -104,16 +148,7 @@ impl World {
 
     pub(crate) fn apply(&mut self, spec: DeploymentSpec) -> RevisionNumber {
         let VersionRef::Exact(version) = &spec.version else { panic!("resolve aliases first") };
-        let version = ModelVersion {
-            model: spec.model.clone(),
-            version: version.clone(),
-            format: Format::Onnx,
-            digest: Digest::of(version.as_str().as_bytes()),
-            size: 1,
-            signature: Signature::default(),
-            labels: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-        };
+        let version = model_version(&spec.model, version);
         self.add_revision(spec, version, Cause::Applied)
     }
 
@@ -124,7 +159,7 @@ impl World {
         self.add_revision(copied.spec, copied.version, cause)
     }
 
-    fn add_revision(&mut self, spec: DeploymentSpec, version: ModelVersion, cause: Cause) -> RevisionNumber {
+    pub(crate) fn add_revision(&mut self, spec: DeploymentSpec, version: ModelVersion, cause: Cause) -> RevisionNumber {
         let now = self.inputs.now;
         let desired = self.inputs.deployments.entry(self.name.clone()).or_insert_with(|| DesiredDeployment {
             target: RevisionNumber(0),
@@ -135,7 +170,8 @@ impl World {
         });
         let number = desired.target.next();
         let actor = Actor::system();
-        self.history.insert(number, Revision { number, spec, version, cause, actor, created_at: now });
+        let variants = variants(&spec, &version.version);
+        self.history.insert(number, Revision { number, spec, version, variants, cause, actor, created_at: now });
         desired.target = number;
         desired.parent = desired.parent.next();
         self.load();
@@ -341,6 +377,17 @@ impl World {
     pub(crate) fn split(&self) -> Vec<(String, f64)> {
         let variants = self.route().variants.into_iter().filter(|v| !v.weight.is_zero());
         variants.map(|v| (v.version.to_string(), v.weight.percent())).collect()
+    }
+
+    /// The share of traffic by name of the variant, of those that have any.
+    pub(crate) fn named_split(&self) -> Vec<(String, f64)> {
+        let variants = self.route().variants.into_iter().filter(|v| !v.weight.is_zero());
+        variants.map(|v| (v.name.to_string(), v.weight.percent())).collect()
+    }
+
+    pub(crate) fn workloads(&self, revision: u64) -> BTreeSet<WorkloadId> {
+        let workloads = self.history[&RevisionNumber(revision)].workloads(&self.name);
+        workloads.into_iter().map(|workload| workload.id).collect()
     }
 
     pub(crate) fn workload(&self, revision: u64) -> WorkloadId {

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use modelyard_core::inputs::DesiredDeployment;
 use modelyard_core::manifest::DeploymentManifest;
 use modelyard_core::state::{Cause, Control, DeploymentState};
-use modelyard_core::{DeploymentName, ModelName, RevisionNumber, VersionName, VersionRef};
+use modelyard_core::{
+    DeploymentName, ModelName, RevisionNumber, RevisionVariant, VariantName, VersionName, VersionRef,
+};
 use sqlx::types::Json;
 
 use super::{Applying, Change, Deployment, DocumentWarning};
@@ -14,7 +16,7 @@ use crate::aliases;
 use crate::error::ProblemStatus;
 use crate::revisions::{self, NewRevision};
 use crate::schema::{self, Gate};
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, models};
 
 /// A deployment that can be applied.
 struct Checked<'b> {
@@ -22,6 +24,8 @@ struct Checked<'b> {
     manifest: &'b DeploymentManifest,
     /// What `spec.version` means now.
     version: VersionName,
+    /// Of an A/B test.
+    variants: Vec<RevisionVariant>,
     known: Option<&'b DesiredDeployment>,
 }
 
@@ -33,6 +37,29 @@ impl Checked<'_> {
         let is_same = target.spec == self.manifest.spec && target.version.version == self.version;
         is_same.then_some(target.number)
     }
+
+    /// Each version that is to serve, once, and what names it.
+    fn to_serve(&self) -> Vec<(String, schema::Version)> {
+        if self.variants.is_empty() {
+            return vec![("spec.version".into(), (self.manifest.spec.model.clone(), self.version.clone()))];
+        }
+        let mut versions = Vec::<(String, schema::Version)>::new();
+        for (place, RevisionVariant { name, version, .. }) in self.variants.iter().enumerate() {
+            let version = (version.model.clone(), version.version.clone());
+            if versions.iter().all(|(_, known)| *known != version) {
+                versions.push((path_of_variant(place, name), version));
+            }
+        }
+        versions
+    }
+}
+
+/// Where a manifest says which version a variant has.
+fn path_of_variant(place: usize, name: &VariantName) -> String {
+    if *name == VariantName::holdout() {
+        return "spec.version".into();
+    }
+    format!("spec.strategy.abTest.variants[{place}].version")
 }
 
 impl Applying<'_> {
@@ -45,10 +72,11 @@ impl Applying<'_> {
         let mut versions = BTreeMap::new();
         for (document, manifest, expected) in batch {
             let Some(version) = self.resolve(*document, manifest, &mut versions).await? else { continue };
+            let Some(variants) = self.variants(*document, manifest, &version).await? else { continue };
             let known = before.get(&manifest.name);
             match stale(&manifest.name, *expected, known) {
                 Some(message) => self.problem(*document, "metadata.name", ProblemStatus::Stale, message),
-                None => checked.push(Checked { document: *document, manifest, version, known }),
+                None => checked.push(Checked { document: *document, manifest, version, variants, known }),
             }
         }
         self.gate(&checked).await?;
@@ -61,6 +89,7 @@ impl Applying<'_> {
             deployment: &c.manifest.name,
             spec: &c.manifest.spec,
             version: &c.version,
+            variants: &c.variants,
             cause: &Cause::Applied,
             actor: self.actor,
         });
@@ -120,27 +149,50 @@ impl Applying<'_> {
         Ok(None)
     }
 
+    /// The variants of an A/B test with their versions, which must be registered; none for another strategy.
+    async fn variants(
+        &mut self,
+        document: usize,
+        manifest: &DeploymentManifest,
+        baseline: &VersionName,
+    ) -> Result<Option<Vec<RevisionVariant>>> {
+        let Some(test) = manifest.spec.strategy.ab_test() else { return Ok(Some(Vec::new())) };
+        let mut variants = Vec::new();
+        let wanted = test.versions(&manifest.spec.model, baseline);
+        for (place, ((name, weight), (model, version))) in test.shares().into_iter().zip(&wanted).enumerate() {
+            match models::find(&mut self.tx, model, version).await? {
+                Some(version) => variants.push(RevisionVariant { name, version, weight }),
+                None => {
+                    let message = format!("model {model} has no version {version}");
+                    self.problem(document, &path_of_variant(place, &name), ProblemStatus::Invalid, message);
+                }
+            }
+        }
+        let is_whole = variants.len() == wanted.len();
+        Ok(is_whole.then_some(variants))
+    }
+
     /// Refuses versions that the callers of the one that serves cannot use.
     async fn gate(&mut self, checked: &[Checked<'_>]) -> Result<()> {
         let mut moves = Vec::new();
         for c in checked.iter().filter(|c| c.is_at().is_none()) {
             if let Some(live) = c.known.and_then(schema::live) {
-                moves.push((c, live, (c.manifest.spec.model.clone(), c.version.clone())));
+                moves.extend(c.to_serve().into_iter().map(|(path, version)| (c, live, path, version)));
             }
         }
         if moves.is_empty() {
             return Ok(());
         }
-        let versions = moves.iter().map(|(_, _, version)| version.clone()).collect();
+        let versions = moves.iter().map(|(_, _, _, version)| version.clone()).collect();
         let signatures = schema::signatures(&mut self.tx, &versions).await?;
-        for (c, live, version) in moves {
+        for (c, live, path, version) in moves {
             let Some(signature) = signatures.get(&version) else { continue };
             match schema::gate(live, &version, signature, c.manifest.spec.allow_schema_change) {
                 Gate::Pass => {}
                 Gate::PassWithWarning(message) => {
-                    self.warnings.push(DocumentWarning { document: c.document, path: "spec.version".into(), message });
+                    self.warnings.push(DocumentWarning { document: c.document, path, message });
                 }
-                Gate::Refuse(message) => self.problem(c.document, "spec.version", ProblemStatus::Conflict, message),
+                Gate::Refuse(message) => self.problem(c.document, &path, ProblemStatus::Conflict, message),
             }
         }
         Ok(())

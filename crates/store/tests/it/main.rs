@@ -7,6 +7,7 @@ mod applying;
 mod chain;
 mod committing;
 mod concurrency;
+mod experiments;
 mod going_back;
 mod history;
 mod office;

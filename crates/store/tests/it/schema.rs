@@ -1,6 +1,8 @@
 //! The schema gate: a version that the callers of the one that serves cannot use does not take its place unasked.
 
-use modelyard_core::{Datatype, DeploymentSpec, ModelVersion, Signature, TensorSpec};
+use modelyard_core::{
+    AbTest, AbVariant, Datatype, DeploymentSpec, ModelVersion, Signature, StickyBy, Strategy, TensorSpec, Weight,
+};
 use modelyard_store::{ApplyBatch, ApplyOutcome, ProblemStatus, StoreError};
 
 use crate::support::*;
@@ -39,6 +41,29 @@ impl Fixture {
     async fn ask(&self, version: &str, allow_schema_change: bool) -> Result<ApplyOutcome, StoreError> {
         let mut asked = deployment("s", version);
         asked.spec = DeploymentSpec { allow_schema_change, ..asked.spec };
+        let mut batch = ApplyBatch::default();
+        batch.add_deployment(0, asked, None);
+        self.apply(batch).await
+    }
+
+    /// For an A/B test of a version of the model's and another.
+    async fn ask_for_test(&self, versions: [&str; 2], allow_schema_change: bool) -> Result<ApplyOutcome, StoreError> {
+        let variant = |(variant, version): (&str, &str)| AbVariant {
+            name: variant.parse().unwrap(),
+            model: None,
+            version: version.parse().unwrap(),
+            weight: Weight::from_percent(50.0).unwrap(),
+        };
+        let strategy = Strategy::AbTest(AbTest {
+            variants: ["a", "b"].into_iter().zip(versions).map(variant).collect(),
+            sticky_by: StickyBy::ClientIp,
+            rules: Vec::new(),
+            holdout: None,
+            salt: None,
+            metrics: Vec::new(),
+        });
+        let mut asked = deployment("s", versions[0]);
+        asked.spec = DeploymentSpec { allow_schema_change, strategy, ..asked.spec };
         let mut batch = ApplyBatch::default();
         batch.add_deployment(0, asked, None);
         self.apply(batch).await
@@ -87,6 +112,18 @@ async fn whoever_allows_it_has_it_with_a_warning() {
     assert!(warnings[0].message.contains("dimension 1 of input x is 3, not 2"), "{warnings:?}");
     fixture.complete_s().await;
     assert!(fixture.ask("1", false).await.is_err(), "now the callers are those of version 3");
+}
+
+#[tokio::test]
+async fn each_variant_of_a_test_must_suit_the_callers() {
+    let fixture = Fixture::with_signatures().await;
+    let StoreError::Refused(problems) = fixture.ask_for_test(["2", "3"], false).await.unwrap_err() else { panic!() };
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].path, "spec.strategy.abTest.variants[1].version");
+    assert_eq!(problems[0].status, ProblemStatus::Conflict);
+    assert!(problems[0].message.starts_with("callers of version 1, which serves, cannot use version 3: "));
+    assert_eq!(fixture.ask_for_test(["1", "2"], false).await.unwrap().warnings, []);
+    assert_eq!(fixture.ask_for_test(["2", "3"], true).await.unwrap().warnings.len(), 1);
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use modelyard_core::manifest::{DeploymentManifest, ModelManifest};
 use modelyard_core::plan::Commit;
 use modelyard_core::state::{DeploymentState, Outcome, Phase, Rollout};
 use modelyard_core::{
-    Actor, DeploymentName, DeploymentSpec, Digest, Epoch, Format, ModelVersion, Resources, RevisionNumber, Signature,
-    Span, Strategy, Timestamp, Weight,
+    Actor, DeploymentName, DeploymentSpec, Digest, Epoch, Experiment, Format, ModelVersion, Resources, RevisionNumber,
+    Signature, Span, Strategy, Timestamp, Weight,
 };
 use modelyard_store::{ApplyBatch, ApplyOutcome, Candidate, Claim, Standing, Store, StoreError};
 use modelyard_test_support::TestDatabase;
@@ -95,7 +95,9 @@ pub(crate) fn completion_of(desired: &DesiredDeployment) -> Commit {
         warming: false,
         verdict: None,
     };
-    let state = DeploymentState { stable: Some(desired.target), rollout: Some(rollout), warm: Vec::new() };
+    let revision = &desired.revisions[&desired.target];
+    let experiment = Experiment::of(revision, None, false, &name("m"), now());
+    let state = DeploymentState { stable: Some(desired.target), rollout: Some(rollout), warm: Vec::new(), experiment };
     let outcomes = [(desired.target, Outcome::Completed { at: now() })].into();
     Commit { parent: desired.parent, state, rollback: None, outcomes, events: Vec::new() }
 }
