@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use modelyard_core::state::Phase;
-use modelyard_core::{Observed, RevisionNumber, Weight, Workload, WorkloadId, WorkloadStatus};
+use modelyard_core::{Autoscaling, Observed, RevisionNumber, Weight, Workload, WorkloadId, WorkloadStatus};
 
 use super::Walk;
 use crate::capacity::{self, Room, Workers, leftovers, workers_for};
@@ -28,10 +28,9 @@ impl Walk<'_> {
         let mut wanted = BTreeMap::<WorkloadId, Workload>::new();
         // Before a version of an A/B test takes over, it is both the target's and the stable revision's.
         for workload in [self.rollout.revision].into_iter().chain(self.state.stable).flat_map(limited) {
-            let known = wanted.entry(workload.id.clone()).or_insert_with(|| workload.clone());
-            if workload.size() > known.size() {
-                *known = workload;
-            }
+            let known = wanted.remove(&workload.id);
+            let both = known.map_or_else(|| workload.clone(), |known| enough_for_both(known, &workload));
+            wanted.insert(workload.id.clone(), both);
         }
         for workload in self.state.warm.iter().rev().flat_map(|warm| limited(warm.revision)) {
             wanted.entry(workload.id.clone()).or_insert(workload);
@@ -206,4 +205,17 @@ impl Walk<'_> {
             ),
         });
     }
+}
+
+/// One workload that two revisions run, each in its own number: with as many workers as either needs, and room for as many
+/// as either may have.
+fn enough_for_both(mut one: Workload, other: &Workload) -> Workload {
+    let (needed, size) = (one.needed().max(other.needed()), one.size().max(other.size()));
+    one.replicas = one.replicas.max(other.replicas).max(needed.min(size));
+    one.autoscaling = one.autoscaling.or(other.autoscaling).map(|limits| Autoscaling {
+        min_replicas: limits.min_replicas.max(needed),
+        max_replicas: limits.max_replicas.max(size),
+        ..limits
+    });
+    one
 }
