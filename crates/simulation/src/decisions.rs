@@ -164,13 +164,15 @@ fn row(policy: &Policy, effect: Effect, runs: u32, seed: u64) -> Result<Row> {
         max_latency_increase: 0.2,
         max_disagreement: 0.01,
     };
-    let one = |run: u32| -> Result<(Run, [bool; 2])> {
+    /// A rollout, and whether the threshold was exceeded at a check, and at three.
+    type Seen = (Run, [bool; 2]);
+    let one = |run: u32| -> Result<Seen> {
         let rng = || Rng::with_seed(seed_of(seed, effect, run));
         let failures = threshold.failures(&versions, &mut rng());
         Ok((policy.roll_out(&versions, &mut rng())?, [failures > 0, failures > 2]))
     };
-    let done: Vec<(Run, [bool; 2])> = spread(runs, one)?;
-    let share = |of: &dyn Fn(&(Run, [bool; 2])) -> bool| {
+    let done: Vec<Seen> = spread(runs, one)?;
+    let share = |of: &dyn Fn(&Seen) -> bool| {
         float(u64::try_from(done.iter().filter(|run| of(run)).count()).unwrap_or(u64::MAX)) / f64::from(runs)
     };
     let rolled_back = share(&|(run, _)| run.end == End::RolledBack);
