@@ -1,7 +1,5 @@
 //! Decisions on models with a known truth, few enough runs for every build.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use modelyard_simulation::{Effect, decisions};
 
 #[test]
