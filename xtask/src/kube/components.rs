@@ -13,9 +13,11 @@ use super::process::{Answers, Component};
 use super::state::State;
 use super::{config, dns};
 
-/// Programs that a cluster consists of, as their command lines name them. `xtask` is the follower of services.
-pub(super) const PROGRAMS: [&str; 10] = [
+/// Programs that a cluster consists of, as their command lines name them. `xtask` is the follower of services, and
+/// `kubectl` what it follows them by: that does not notice when the API server's address goes away.
+pub(super) const PROGRAMS: [&str; 11] = [
     "xtask",
+    "kubectl",
     "dnsmasq",
     "kube-proxy",
     "kubelet",
