@@ -49,6 +49,25 @@ async fn the_whole_story_of_a_model_in_pods() {
     report.assert_nothing_lost();
 }
 
+/// A full cluster: the versions take each other's place, and never ask for more pods than one of them has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_room_for_both_versions_take_each_others_place_and_no_request_is_lost() {
+    let stack = ClusterStack::start().await;
+    stack.apply_and_wait(&manifest("1", ROLLING)).await;
+    let load = Load::start(&stack.gateway_url(), "linear");
+    load.answers(50).await;
+    stack.apply(&manifest("2", "replicas: 2, rollbackWindow: 0s, strategy: {rolling: {maxSurge: 0}}")).await;
+    eventually_within(PATIENCE, "version 2 serves alone", async || {
+        let wanted: u64 = stack.workloads().iter().filter_map(|w| w["spec"]["replicas"].as_u64()).sum();
+        assert!(wanted <= 2, "{wanted} pods are asked for, and there is room for 2");
+        let outcome = stack.client.revision(&ClusterStack::linear(), RevisionNumber(2)).await.ok()?.outcome;
+        matches!(outcome, Outcome::Completed { .. }).then_some(())
+    })
+    .await;
+    load.answers(50).await;
+    load.stop().await.assert_nothing_lost();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_pod_is_replaced_and_no_request_is_lost() {
     let stack = ClusterStack::start().await;
