@@ -14,6 +14,7 @@ mod lint;
 mod load;
 mod models;
 mod ports;
+mod prometheus;
 #[cfg(test)]
 mod reference;
 mod service;

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::build::{self, Profile};
 use crate::console::Console;
 use crate::interrupt::Interrupt;
-use crate::{image, kube, models, workspace};
+use crate::{image, kube, models, prometheus, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,6 +46,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>, Option<Kubernetes>)> {
     let models =
         tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
+    let prometheus =
+        tokio::task::spawn_blocking(move || prometheus::find(console)).await.context("preparing panicked")??;
     let binaries = build::binaries(Profile::Dev, console).await?;
     let kubernetes = if args.fast { None } else { kubernetes(&binaries, console).await? };
     let (url, cluster) = database(console).await?;
@@ -53,8 +55,11 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
     let mut runner = Command::from(workspace::cargo());
     if has_nextest().await {
         runner.args(["nextest", "run", "--workspace"]);
-        if kubernetes.is_none() {
-            runner.args(["--filterset", "not binary(/^cluster/)"]);
+        let left_out = [(kubernetes.is_none(), "/^cluster/"), (prometheus.is_none(), "prometheus")];
+        let kept: Vec<_> =
+            left_out.iter().filter(|(is_out, _)| *is_out).map(|(_, name)| format!("not binary({name})")).collect();
+        if !kept.is_empty() {
+            runner.args(["--filterset", &kept.join(" and ")]);
         }
     } else {
         console.say("cargo-nextest is not installed: using cargo test");
@@ -66,7 +71,8 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
         .env("MODELYARD_TEST_MODELS", models.dir)
         .env("MODELYARD_TEST_PYTHON", models.python)
         .env("MODELYARD_TEST_ONNXRUNTIME", models.onnxruntime)
-        .env("MODELYARD_TEST_BIN_DIR", binaries);
+        .env("MODELYARD_TEST_BIN_DIR", binaries)
+        .envs(prometheus.map(|program| ("MODELYARD_TEST_PROMETHEUS", program)));
     match &kubernetes {
         Some(kubernetes) => {
             runner

@@ -31,12 +31,16 @@ pub struct Measurements {
 struct Known {
     wanted: BTreeSet<String>,
     answers: BTreeMap<String, (Figure, Instant)>,
+    /// Why a query was not answered when it was asked last.
+    failures: BTreeMap<String, String>,
 }
 
 /// Why a query has no number.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    #[error("Prometheus cannot be asked: {0}")]
+    #[error("the control plane was given no Prometheus to ask (`--prometheus-url`)")]
+    Unnamed,
+    #[error("Prometheus does not answer: {}", chain(.0))]
     Unreachable(#[from] reqwest::Error),
     #[error("Prometheus refused the query: {0}")]
     Refused(String),
@@ -50,12 +54,21 @@ impl Measurements {
     }
 
     /// Notes what is asked for now, and gives what is known of it.
-    pub fn of<'a>(&self, deployments: impl Iterator<Item = &'a DesiredDeployment>) -> BTreeMap<String, Figure> {
+    pub fn of<'a>(
+        &self,
+        deployments: impl Iterator<Item = &'a DesiredDeployment>,
+    ) -> BTreeMap<String, Result<Figure, String>> {
         let mut known = self.known();
         known.wanted = deployments.flat_map(queries).collect();
-        let Known { wanted, answers } = &mut *known;
+        let Known { wanted, answers, failures } = &mut *known;
         answers.retain(|query, (_, at)| wanted.contains(query) && at.elapsed() < GOOD_FOR);
-        answers.iter().map(|(query, (figure, _))| (query.clone(), *figure)).collect()
+        failures.retain(|query, _| wanted.contains(query));
+        let unnamed = || self.prometheus.is_none().then(|| QueryError::Unnamed.to_string());
+        let of = |query: &String| match answers.get(query) {
+            Some((figure, _)) => Some(Ok(*figure)),
+            None => failures.get(query).cloned().or_else(unnamed).map(Err),
+        };
+        wanted.iter().filter_map(|query| of(query).map(|answer| (query.clone(), answer))).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -63,9 +76,19 @@ impl Measurements {
     }
 
     /// Keeps an answer. Whether it is news.
-    fn keep(&self, query: String, figure: Figure) -> bool {
-        let before = self.known().answers.insert(query, (figure, Instant::now()));
-        before.map(|(figure, _)| figure) != Some(figure)
+    fn keep(&self, query: String, answer: Result<Figure, QueryError>) -> bool {
+        let mut known = self.known();
+        match answer {
+            Ok(figure) => {
+                known.failures.remove(&query);
+                let before = known.answers.insert(query, (figure, Instant::now()));
+                before.map(|(figure, _)| figure) != Some(figure)
+            }
+            Err(error) => {
+                let before = known.failures.insert(query, error.to_string());
+                before != Some(error.to_string())
+            }
+        }
     }
 }
 
@@ -88,10 +111,12 @@ pub(crate) async fn run(app: Arc<App>) -> Infallible {
     loop {
         let wanted = app.measurements.known().wanted.clone();
         for query in wanted {
-            match ask(&http, &prometheus, &query).await {
-                Ok(figure) if app.measurements.keep(query, figure) => app.wake.look(),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "a gate waits for Prometheus"),
+            let answer = ask(&http, &prometheus, &query).await;
+            if let Err(error) = &answer {
+                tracing::warn!(%error, query, "a query was not answered");
+            }
+            if app.measurements.keep(query, answer) {
+                app.wake.look();
             }
         }
         tokio::time::sleep(EVERY).await;
@@ -109,6 +134,12 @@ pub async fn ask(http: &reqwest::Client, prometheus: &Url, query: &str) -> Resul
         Answer::Error { error } => Err(QueryError::Refused(error)),
         Answer::Success { data } => data.number(),
     }
+}
+
+/// What `reqwest` says, and why, which it leaves to its sources.
+fn chain(error: &reqwest::Error) -> String {
+    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    sources.fold(error.to_string(), |words, source| format!("{words}: {source}"))
 }
 
 #[derive(Deserialize)]

@@ -18,9 +18,11 @@ pub struct Inputs {
     pub epoch: Epoch,
     pub deployments: BTreeMap<DeploymentName, DesiredDeployment>,
     pub observation: Observation,
+    /// What the runtime was asked for and did not do, in words, by workload: until it has done what was asked last.
+    pub failures: BTreeMap<WorkloadId, String>,
     pub evidence: BTreeMap<EvidenceKey, Evidence>,
-    /// What a Prometheus answered lately, by query.
-    pub measurements: BTreeMap<String, Figure>,
+    /// What a Prometheus answered lately, by query, or why there is no number.
+    pub measurements: BTreeMap<String, Result<Figure, String>>,
     /// Workloads that a gateway may still send to, by the table published last and by what gateways report. Unknown
     /// while gateways that served an earlier control plane may not have reported to this one yet.
     pub in_use: Observed<BTreeSet<WorkloadId>>,

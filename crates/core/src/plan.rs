@@ -134,6 +134,8 @@ pub enum ConditionKind {
     /// Units did not come to the variants of an experiment in the ratio of their shares: its figures are not to be
     /// believed.
     SampleRatioMismatch,
+    /// The runtime did not do what it was asked for, and why: a quota, a missing right, a refusal; it is asked again.
+    WorkloadFailure,
 }
 
 impl fmt::Display for Plan {

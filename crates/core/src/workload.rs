@@ -23,6 +23,11 @@ impl WorkloadId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of the deployment whose workload it is.
+    pub fn deployment(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(name, _)| name)
+    }
 }
 
 impl FromStr for WorkloadId {

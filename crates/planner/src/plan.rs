@@ -16,7 +16,7 @@ pub fn plan(inputs: &Inputs) -> Plan {
         let next = rollout::advance(name, desired, inputs);
         let route = routes::route(name, &next, &inputs.observation, inputs.now);
         let ratio = experiment::ratio_of_route(name, &route, &inputs.evidence);
-        plan.reports.insert(name.clone(), report::report(&next, &route, &inputs.observation, ratio.as_ref()));
+        plan.reports.insert(name.clone(), report::report(name, &next, &route, inputs, ratio.as_ref()));
         plan.routes.insert(name.clone(), route);
         plan.wake_at = plan.wake_at.into_iter().chain(next.wake_at).min();
         wanted.extend(next.wanted);

@@ -1,27 +1,32 @@
 //! The status of a deployment: its variants, its conditions, and what it waits on, so that nobody reads logs to learn
 //! why.
 
+use modelyard_core::inputs::Inputs;
 use modelyard_core::outcomes::SampleRatio;
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
-use modelyard_core::{Observation, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus};
+use modelyard_core::{
+    DeploymentName, ReplicaPhase, ReplicaStatus, Route, Variant, VariantName, Workload, WorkloadStatus,
+};
 
 use crate::rollout::Next;
 use crate::troubles::troubles;
 
 pub(crate) fn report(
+    name: &DeploymentName,
     next: &Next,
     route: &Route,
-    observation: &Observation,
+    inputs: &Inputs,
     ratio: Option<&SampleRatio>,
 ) -> DeploymentReport {
-    let variants: Vec<_> = route.variants.iter().map(|v| variant(v, next, observation)).collect();
+    let variants: Vec<_> = route.variants.iter().map(|v| variant(v, next, inputs)).collect();
     let rollout = &next.rollout;
     let mut waiting_on = next.waiting_on.clone();
     let mut conditions = vec![available(&variants), progressing(next)];
-    conditions.extend(degraded(next, &variants, observation));
-    conditions.extend(crash_looping(next, observation));
-    conditions.extend(drifted(next, observation));
+    conditions.extend(degraded(next, &variants, inputs));
+    conditions.extend(crash_looping(next, inputs));
+    conditions.extend(drifted(next, inputs));
+    conditions.extend(failing(name, inputs));
     if next.inconclusive {
         let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
         conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
@@ -30,7 +35,7 @@ pub(crate) fn report(
     // A wait on workers is explained by what keeps them from being ready.
     if next.is_coming_up {
         let target = next.runs(rollout.revision).into_iter().flat_map(|runs| runs.workloads());
-        waiting_on.extend(target.flat_map(|workload| troubles(observation.of(&workload.id))));
+        waiting_on.extend(target.flat_map(|workload| troubles(&workload.id, inputs)));
     }
     DeploymentReport {
         observed_revision: rollout.revision,
@@ -52,8 +57,8 @@ fn step(next: &Next) -> Option<StepReport> {
     is_in_step.then_some(StepReport { index: next.rollout.step, count, since: next.rollout.since })
 }
 
-fn variant(variant: &Variant, next: &Next, observation: &Observation) -> VariantReport {
-    let status = observation.of(&variant.workload).known();
+fn variant(variant: &Variant, next: &Next, inputs: &Inputs) -> VariantReport {
+    let status = inputs.observation.of(&variant.workload).known();
     let is_warm = variant.name == VariantName::previous();
     let warm = next.state.warm.iter().find(|w| is_warm && w.revision == variant.revision);
     VariantReport {
@@ -94,14 +99,14 @@ fn available(variants: &[VariantReport]) -> Condition {
 }
 
 /// A serving version below its number. Where the rollout waits on that version's workers, it says so itself.
-fn degraded(next: &Next, variants: &[VariantReport], observation: &Observation) -> Option<Condition> {
+fn degraded(next: &Next, variants: &[VariantReport], inputs: &Inputs) -> Option<Condition> {
     let is_coming_up = |v: &VariantReport| next.is_coming_up && v.revision == next.rollout.revision;
     // Enough may be ready while one that should take another's place is not.
-    let is_troubled = |v: &VariantReport| v.ready < v.replicas || !troubles(observation.of(&v.workload)).is_empty();
+    let is_troubled = |v: &VariantReport| v.ready < v.replicas || !troubles(&v.workload, inputs).is_empty();
     let lacking = |v: &&VariantReport| !v.weight.is_zero() && is_troubled(v) && !is_coming_up(v);
     let tell = |v: &VariantReport| {
         let mut words = vec![format!("{} of {} workers of version {} are ready", v.ready, v.replicas, v.version)];
-        words.extend(troubles(observation.of(&v.workload)));
+        words.extend(troubles(&v.workload, inputs));
         words.join("; ")
     };
     let told: Vec<_> = variants.iter().filter(lacking).map(tell).collect();
@@ -120,17 +125,14 @@ fn progressing(next: &Next) -> Condition {
 }
 
 /// The workloads of the deployment that are known to run.
-fn running<'o>(
-    next: &'o Next,
-    observation: &'o Observation,
-) -> impl Iterator<Item = (&'o Workload, &'o WorkloadStatus)> {
-    next.wanted.values().filter_map(|w| observation.of(&w.id).known().map(|status| (w, status)))
+fn running<'o>(next: &'o Next, inputs: &'o Inputs) -> impl Iterator<Item = (&'o Workload, &'o WorkloadStatus)> {
+    next.wanted.values().filter_map(|w| inputs.observation.of(&w.id).known().map(|status| (w, status)))
 }
 
-fn crash_looping(next: &Next, observation: &Observation) -> Option<Condition> {
+fn crash_looping(next: &Next, inputs: &Inputs) -> Option<Condition> {
     let is_looping = |r: &ReplicaStatus| matches!(r.phase, ReplicaPhase::BackOff { .. }) && r.restarts > 0;
-    let (workload, replica) = running(next, observation)
-        .find_map(|(w, status)| status.replicas.iter().find(|r| is_looping(r)).map(|r| (w, r)))?;
+    let (workload, replica) =
+        running(next, inputs).find_map(|(w, status)| status.replicas.iter().find(|r| is_looping(r)).map(|r| (w, r)))?;
     let why = replica.message.as_deref().unwrap_or("it says nothing");
     let message = format!("a worker of version {} ended {} times: {why}", workload.version, replica.restarts);
     Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
@@ -150,9 +152,17 @@ fn mismatch(ratio: &SampleRatio) -> Option<Condition> {
     Some(Condition { kind: ConditionKind::SampleRatioMismatch, status: true, message })
 }
 
-fn drifted(next: &Next, observation: &Observation) -> Option<Condition> {
-    let drift = running(next, observation).flat_map(|(w, status)| status.drift.iter().map(|d| (&w.id, d)));
+fn drifted(next: &Next, inputs: &Inputs) -> Option<Condition> {
+    let drift = running(next, inputs).flat_map(|(w, status)| status.drift.iter().map(|d| (&w.id, d)));
     let told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}")).collect();
     let message = format!("{}; it is being mended", told.join("; "));
     (!told.is_empty()).then_some(Condition { kind: ConditionKind::Drifted, status: true, message })
+}
+
+/// Of all its workloads, those included that nothing wants any more.
+fn failing(name: &DeploymentName, inputs: &Inputs) -> Option<Condition> {
+    let of_it = inputs.failures.iter().filter(|(id, _)| id.deployment() == name.as_str());
+    let told: Vec<_> = of_it.map(|(_, words)| words.as_str()).collect();
+    let message = format!("{}; trying again", told.join("; "));
+    (!told.is_empty()).then_some(Condition { kind: ConditionKind::WorkloadFailure, status: true, message })
 }

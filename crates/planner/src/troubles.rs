@@ -1,22 +1,24 @@
 //! What keeps a workload's workers from being ready, in the runtime's words, each said once.
 
-use modelyard_core::{Observed, ReplicaPhase, ReplicaStatus, WorkloadStatus};
+use modelyard_core::inputs::Inputs;
+use modelyard_core::{Observed, ReplicaPhase, ReplicaStatus, WorkloadId};
 
-/// What the whole workload lacks first, then what its workers do. Workers in the same trouble are told of together.
-pub(crate) fn troubles(observed: &Observed<WorkloadStatus>) -> Vec<String> {
-    match observed {
-        Observed::Absent => Vec::new(),
-        Observed::Unknown { reason } => vec![format!("the runtime does not tell: {reason}")],
+/// What the runtime did not do first, then what the whole workload lacks, then what its workers do. Workers in the same
+/// trouble are told of together.
+pub(crate) fn troubles(id: &WorkloadId, inputs: &Inputs) -> Vec<String> {
+    let mut told = Vec::from_iter(inputs.failures.get(id).cloned());
+    match inputs.observation.of(id) {
+        Observed::Absent => {}
+        Observed::Unknown { reason } => told.push(format!("the runtime does not tell: {reason}")),
         Observed::Known(status) => {
-            let mut told = Vec::new();
             for words in status.messages.iter().cloned().chain(of_workers(&status.replicas)) {
                 if !told.contains(&words) {
                     told.push(words);
                 }
             }
-            told
         }
     }
+    told
 }
 
 fn of_workers(replicas: &[ReplicaStatus]) -> Vec<String> {

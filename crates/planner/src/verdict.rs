@@ -42,7 +42,7 @@ pub struct Trial<'a> {
     pub since: Timestamp,
     pub now: Timestamp,
     /// What a Prometheus answered, by query.
-    pub measurements: &'a BTreeMap<String, Figure>,
+    pub measurements: &'a BTreeMap<String, Result<Figure, String>>,
 }
 
 /// Which part of a step is judged. Each has a window, and so evidence, of its own.

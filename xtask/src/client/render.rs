@@ -112,7 +112,8 @@ fn is_trouble(condition: &Condition) -> bool {
         | ConditionKind::CrashLooping
         | ConditionKind::Drifted
         | ConditionKind::Inconclusive
-        | ConditionKind::SampleRatioMismatch => condition.status,
+        | ConditionKind::SampleRatioMismatch
+        | ConditionKind::WorkloadFailure => condition.status,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use modelyard_core::{Workload, WorkloadId};
 use tokio::sync::Semaphore;
-use tokio::task::{self, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 
 use crate::app::App;
 
@@ -17,12 +17,17 @@ const AT_ONCE: usize = 16;
 
 /// The calls of one term of office: those that are under way when it is dropped are given up.
 pub(super) struct Calls {
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Result<(), Failure>>,
     /// What each of them is about.
     workloads: HashMap<task::Id, WorkloadId>,
     under_way: BTreeMap<WorkloadId, UnderWay>,
     room: Arc<Semaphore>,
+    /// What came of each workload's last call, if it failed.
+    failures: BTreeMap<WorkloadId, String>,
 }
+
+/// Why a call did not do what it was made for, in words.
+struct Failure(String);
 
 struct UnderWay {
     call: Call,
@@ -43,6 +48,7 @@ impl Calls {
             workloads: HashMap::new(),
             under_way: BTreeMap::new(),
             room: Arc::new(Semaphore::new(AT_ONCE)),
+            failures: BTreeMap::new(),
         }
     }
 
@@ -65,19 +71,30 @@ impl Calls {
         let task = self.tasks.spawn(async move {
             // The semaphore is never closed.
             let _room = room.acquire().await;
-            call.make(&app).await;
+            call.make(&app).await
         });
         self.workloads.insert(task.id(), id);
+    }
+
+    /// A failure is over once nothing is asked for its workload any more.
+    pub(super) fn forget_failures_but_of(&mut self, is_asked_for: impl Fn(&WorkloadId) -> bool) {
+        self.failures.retain(|id, _| is_asked_for(id));
+    }
+
+    /// What was asked of the runtime and not done, by workload.
+    pub(super) fn failures(&self) -> &BTreeMap<WorkloadId, String> {
+        &self.failures
     }
 
     /// Forgets the calls that have ended: a look begins, and sees what became of them.
     pub(super) fn reap(&mut self) {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
-            self.end(ended.map_or_else(|error| error.id(), |(task, ())| task));
+            self.end(ended);
         }
     }
 
-    /// Ends when a call has ended after which another is wanted. Can be given up at any time.
+    /// Ends when a call has ended after which another is wanted, or of which people are to be told. Can be given up at
+    /// any time.
     pub(super) async fn wanted_again(&mut self) {
         let mut is_wanted = false;
         loop {
@@ -88,42 +105,48 @@ impl Calls {
                 ended => ended,
             };
             match ended {
-                Some(Ok((task, ()))) => is_wanted |= self.end(task),
-                Some(Err(error)) => {
-                    tracing::error!(%error, "a call to the runtime broke off");
-                    self.end(error.id());
-                    is_wanted = true;
-                }
+                Some(ended) => is_wanted |= self.end(ended),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Whether another call is wanted for its workload.
-    fn end(&mut self, task: task::Id) -> bool {
-        let under_way = self.workloads.remove(&task).and_then(|id| self.under_way.remove(&id));
-        under_way.is_some_and(|under_way| under_way.is_overtaken)
+    /// Whether a look is wanted: for another call, or to tell what came of this one.
+    fn end(&mut self, ended: Result<(task::Id, Result<(), Failure>), JoinError>) -> bool {
+        let (task, failure) = match ended {
+            Ok((task, outcome)) => (task, outcome.err().map(|Failure(words)| words)),
+            Err(error) => {
+                tracing::error!(%error, "a call to the runtime broke off");
+                (error.id(), Some(format!("a call to the runtime broke off: {error}")))
+            }
+        };
+        let Some(id) = self.workloads.remove(&task) else { return false };
+        let is_overtaken = self.under_way.remove(&id).is_some_and(|under_way| under_way.is_overtaken);
+        let before = match &failure {
+            Some(words) => self.failures.insert(id, words.clone()),
+            None => self.failures.remove(&id),
+        };
+        is_overtaken || before != failure
     }
 }
 
 impl Call {
     /// A failure is told, and the call made again by a later look.
-    async fn make(self, app: &App) {
+    async fn make(self, app: &App) -> Result<(), Failure> {
+        // Whoever holds no lease asks for nothing; nor does it know what its successor asks for.
         if app.term.check().is_err() {
-            return;
+            return Ok(());
         }
         let epoch = app.term.epoch();
         match self {
-            Self::Ensure(workload) => {
-                if let Err(error) = app.runtime.ensure(&workload, epoch).await {
-                    tracing::warn!(workload = %workload.id, %error, "a workload could not be ensured; trying again");
-                }
-            }
-            Self::Remove(id) => {
-                if let Err(error) = app.runtime.remove(&id, epoch).await {
-                    tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
-                }
-            }
+            Self::Ensure(workload) => app.runtime.ensure(&workload, epoch).await.map_err(|error| {
+                tracing::warn!(workload = %workload.id, %error, "a workload could not be ensured; trying again");
+                Failure(format!("{} could not be ensured: {error}", workload.id))
+            }),
+            Self::Remove(id) => app.runtime.remove(&id, epoch).await.map_err(|error| {
+                tracing::warn!(workload = %id, %error, "a workload could not be removed; trying again");
+                Failure(format!("{id} could not be removed: {error}"))
+            }),
         }
     }
 }

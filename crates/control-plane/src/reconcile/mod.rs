@@ -72,9 +72,10 @@ pub async fn run(app: Arc<App>) -> Epoch {
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
 async fn pass(app: &Arc<App>, last: &mut Option<Inputs>, calls: &mut Calls) -> Result<Option<Timestamp>, Unfinished> {
     calls.reap();
-    let inputs = gather::inputs(app, now(), last).await?;
+    let inputs = gather::inputs(app, now(), last, calls.failures()).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
+    calls.forget_failures_but_of(|id| plan.ensure.contains_key(id) || plan.remove.contains(id));
     let wake_at = plan.wake_at;
     execute::plan(app, plan, calls).await.map(|()| wake_at)
 }

@@ -81,7 +81,8 @@ impl Walk<'_> {
             verdict.checks.iter().filter(is_open).filter(|c| c.limit.starts_with("prometheus")).collect();
         let open = verdict.checks.iter().filter(is_open).count();
         if open > 0 && open == unanswered.len() {
-            let limits: Vec<_> = unanswered.into_iter().map(|check| check.limit.as_str()).collect();
+            let limits: Vec<_> =
+                unanswered.into_iter().map(|check| format!("{} ({})", check.limit, check.why)).collect();
             return self.wait(format!("a number for {}", limits.join(", ")));
         }
         let what = if self.rollout.warming { "more warm-up requests" } else { "more requests" };

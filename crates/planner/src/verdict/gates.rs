@@ -258,14 +258,18 @@ fn latency_increase(
 /// Numbers that come without a count are compared as they are, and wait while there are none.
 pub(super) fn prometheus(trial: &Trial<'_>) -> Vec<Finding> {
     let of = |gate: &PrometheusGate| {
-        let answer = trial.measurements.get(&gate.query).copied();
+        let answer = trial.measurements.get(&gate.query);
         let (measured, standing, why) = match answer {
             None => ("no answer".to_owned(), Standing::Open, "Prometheus has given no number yet"),
-            Some(value) if value > gate.max => (value.to_string(), Standing::Exceeds, "the number is above the limit"),
-            Some(value) => (value.to_string(), Standing::Within, "the number is not above the limit"),
+            Some(Err(why)) => ("no answer".to_owned(), Standing::Open, why.as_str()),
+            Some(Ok(value)) if *value > gate.max => {
+                (value.to_string(), Standing::Exceeds, "the number is above the limit")
+            }
+            Some(Ok(value)) => (value.to_string(), Standing::Within, "the number is not above the limit"),
         };
+        let estimate = answer.and_then(|answer| answer.as_ref().ok()).copied();
         let check = check(format!("prometheus ({})", gate.query), gate.max.to_string(), measured, standing);
-        Finding { check: Check { unit: Unit::Number, estimate: answer, why: why.into(), ..check }, want: 0.0 }
+        Finding { check: Check { unit: Unit::Number, estimate, why: why.into(), ..check }, want: 0.0 }
     };
     trial.analysis.prometheus.iter().map(of).collect()
 }

@@ -107,3 +107,32 @@ fn drift_is_told_while_it_lasts() {
     world.run();
     assert_eq!(message(&world.report(), ConditionKind::Drifted), None, "ensured again");
 }
+
+#[test]
+fn what_the_runtime_did_not_do_is_told_until_it_is_done() {
+    let mut world = World::with_version_1();
+    world.apply(spec("2", Strategy::rolling()));
+    world.run();
+    let id = world.workload(2);
+    let words = format!("{id} could not be ensured: refused: exceeded quota");
+    world.inputs.observation.workloads.remove(&id);
+    world.inputs.failures.insert(id, words.clone());
+    world.run();
+    assert!(world.report().waiting_on.contains(&words), "{:?}", world.report().waiting_on);
+    assert_eq!(message(&world.report(), ConditionKind::WorkloadFailure), Some(&*format!("{words}; trying again")));
+
+    world.inputs.failures.clear();
+    world.run();
+    assert_eq!(message(&world.report(), ConditionKind::WorkloadFailure), None);
+}
+
+#[test]
+fn a_workload_that_cannot_be_removed_is_told_of_though_nothing_wants_it() {
+    let mut world = World::with_version_1();
+    let id: WorkloadId = "linear-0123456789".parse().unwrap();
+    let other: WorkloadId = "linear-two-0123456789".parse().unwrap();
+    world.inputs.failures.insert(id, "it could not be removed".into());
+    world.inputs.failures.insert(other, "of another deployment".into());
+    world.run();
+    assert_eq!(message(&world.report(), ConditionKind::WorkloadFailure), Some("it could not be removed; trying again"));
+}

@@ -41,7 +41,7 @@ fn p99_increases_at_most(percent: &str) -> Analysis {
 
 /// The only step of a canary that has 10 %, a minute after it began.
 fn trial<'a>(analysis: &'a Analysis, candidate: &'a Evidence, stable: &'a Evidence) -> Trial<'a> {
-    static NONE: BTreeMap<String, Figure> = BTreeMap::new();
+    static NONE: BTreeMap<String, Result<Figure, String>> = BTreeMap::new();
     Trial {
         analysis,
         step: 0,
@@ -210,13 +210,17 @@ fn a_number_of_prometheus_is_compared_as_it_is_and_waited_for() {
     let gate = PrometheusGate { query: "gpu_temperature".into(), max: Figure::new(80.0).unwrap() };
     let analysis = Analysis { prometheus: vec![gate], warmup: 0, ..Analysis::default() };
     let (seen, none) = (evidence(1000, 0, &[]), Evidence::default());
-    let with = |answer: Option<f64>| {
-        let answers = answer.map(|a| ("gpu_temperature".to_owned(), Figure::new(a).unwrap()));
-        let measurements = answers.into_iter().collect();
-        judge(&Trial { measurements: &measurements, ..trial(&analysis, &seen, &none) }).decision
+    let with = |answer: Option<Result<f64, &str>>| {
+        let answer = answer.map(|a| a.map(|n| Figure::new(n).unwrap()).map_err(str::to_owned));
+        let measurements = answer.map(|a| ("gpu_temperature".to_owned(), a)).into_iter().collect();
+        judge(&Trial { measurements: &measurements, ..trial(&analysis, &seen, &none) })
     };
-    assert_eq!((with(Some(80.0)), with(Some(80.5))), (Decision::Pass, Decision::Fail));
-    assert!(is_open(with(None)));
+    assert_eq!(with(Some(Ok(80.0))).decision, Decision::Pass);
+    assert_eq!(with(Some(Ok(80.5))).decision, Decision::Fail);
+    assert!(is_open(with(None).decision));
+    let failed = with(Some(Err("Prometheus refused the query")));
+    assert!(is_open(failed.decision));
+    assert!(failed.checks.iter().any(|check| check.why == "Prometheus refused the query"), "{:?}", failed.checks);
 }
 
 #[test]
