@@ -20,7 +20,7 @@ use crate::types::{
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "cannot reach {server}: {message}. Is it running? `cargo xtask up` starts it; MODELYARD_SERVER says where it is"
+        "cannot reach {server}: {message}. Is it running there? MODELYARD_SERVER says where; `cargo xtask up` starts one on this machine; a port-forward ends with the pod that it leads to"
     )]
     Unreachable { server: String, message: String },
     /// The server refused, and says why.

@@ -1,13 +1,17 @@
 //! `modelyard-control-plane`
 
+use std::io::IsTerminal as _;
+
 use clap::Parser;
 use modelyard_control_plane::config::{Arguments, Command};
 use modelyard_control_plane::{access, http, serve};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,sqlx::postgres::notice=warn".into());
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
     match Arguments::parse().command {
         Command::Serve(config) => serve::run(*config).await,
         Command::StopWorkers { state_dir, drain_timeout } => {

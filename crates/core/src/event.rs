@@ -52,6 +52,8 @@ kinds! {
     RolloutPromoted = "RolloutPromoted",
     RolloutCompleted = "RolloutCompleted",
     RolledBack = "RolledBack",
+    /// Somebody else's hand changed what runs, and it was set back; `data.differences` tells what.
+    DriftMended = "DriftMended",
     /// A warm revision's time is over.
     WarmEnded = "WarmEnded",
     /// Somebody was given access; `data` tells for what role and until when, never the token.

@@ -20,12 +20,24 @@ pub struct Inputs {
     pub observation: Observation,
     /// What the runtime was asked for and did not do, in words, by workload: until it has done what was asked last.
     pub failures: BTreeMap<WorkloadId, String>,
+    /// What was changed by somebody else's hand within the last minutes, and set back.
+    pub drifts: BTreeMap<WorkloadId, Drift>,
     pub evidence: BTreeMap<EvidenceKey, Evidence>,
     /// What a Prometheus answered lately, by query, or why there is no number.
     pub measurements: BTreeMap<String, Result<Figure, String>>,
     /// Workloads that a gateway may still send to, by the table published last and by what gateways report. Unknown
     /// while gateways that served an earlier control plane may not have reported to this one yet.
     pub in_use: Observed<BTreeSet<WorkloadId>>,
+}
+
+/// Drift that is mended is soon gone; this is what people are told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Each difference that was seen, once.
+    pub differences: BTreeSet<String>,
+    /// How often the workload was found changed.
+    pub times: u32,
+    pub last: Timestamp,
 }
 
 /// A deployment as Postgres has it.

@@ -63,6 +63,9 @@ pub struct WorkloadStatus {
     /// refusal), or what was asked for and cannot be had here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<String>,
+    /// Why its number of workers does not follow its load, though that was asked for, in the cluster's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaler: Option<String>,
 }
 
 impl WorkloadStatus {

@@ -127,7 +127,7 @@ pub enum ConditionKind {
     Degraded,
     /// Workers end again and again.
     CrashLooping,
-    /// Somebody else's hand changed what runs; it is being mended.
+    /// Somebody else's hand changed what runs; it is being mended, or was within the last minutes.
     Drifted,
     /// The analysis has had no verdict for longer than the progress deadline.
     Inconclusive,
@@ -136,6 +136,8 @@ pub enum ConditionKind {
     SampleRatioMismatch,
     /// The runtime did not do what it was asked for, and why: a quota, a missing right, a refusal; it is asked again.
     WorkloadFailure,
+    /// The number of workers does not follow the load, though that was asked for, and why.
+    AutoscalerFailing,
 }
 
 impl fmt::Display for Plan {

@@ -1,9 +1,12 @@
 //! `modelyard-gateway`
 
+use std::io::IsTerminal as _;
+
 use clap::Parser;
 
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
     modelyard_gateway::run(modelyard_gateway::Config::parse())
 }

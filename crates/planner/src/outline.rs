@@ -177,7 +177,7 @@ fn unseen(stage: &Stage, course: &Course) -> String {
 }
 
 fn limits(analysis: &Analysis) -> String {
-    let mut words = vec![format!("{} requests", analysis.min_requests)];
+    let mut words = vec![format!("at least {} requests", analysis.min_requests)];
     words.extend(analysis.max_error_rate.map(|rate| format!("an error rate of at most {rate}")));
     words.extend(
         analysis

@@ -1,7 +1,7 @@
 //! The status of a deployment: its variants, its conditions, and what it waits on, so that nobody reads logs to learn
 //! why.
 
-use modelyard_core::inputs::Inputs;
+use modelyard_core::inputs::{Drift, Inputs};
 use modelyard_core::outcomes::SampleRatio;
 use modelyard_core::plan::{Condition, ConditionKind, DeploymentReport, StepReport, VariantReport};
 use modelyard_core::state::Phase;
@@ -27,6 +27,7 @@ pub(crate) fn report(
     conditions.extend(crash_looping(next, inputs));
     conditions.extend(drifted(next, inputs));
     conditions.extend(failing(name, inputs));
+    conditions.extend(not_scaling(next, inputs));
     if next.inconclusive {
         let message = "the analysis has no verdict by the progress deadline: send traffic, promote or abort".into();
         conditions.push(Condition { kind: ConditionKind::Inconclusive, status: true, message });
@@ -105,7 +106,8 @@ fn degraded(next: &Next, variants: &[VariantReport], inputs: &Inputs) -> Option<
     let is_troubled = |v: &VariantReport| v.ready < v.replicas || !troubles(&v.workload, inputs).is_empty();
     let lacking = |v: &&VariantReport| !v.weight.is_zero() && is_troubled(v) && !is_coming_up(v);
     let tell = |v: &VariantReport| {
-        let mut words = vec![format!("{} of {} workers of version {} are ready", v.ready, v.replicas, v.version)];
+        let but = if v.ready < v.replicas { "" } else { ", but" };
+        let mut words = vec![format!("{} of {} workers of version {} are ready{but}", v.ready, v.replicas, v.version)];
         words.extend(troubles(&v.workload, inputs));
         words.join("; ")
     };
@@ -134,7 +136,8 @@ fn crash_looping(next: &Next, inputs: &Inputs) -> Option<Condition> {
     let (workload, replica) =
         running(next, inputs).find_map(|(w, status)| status.replicas.iter().find(|r| is_looping(r)).map(|r| (w, r)))?;
     let why = replica.message.as_deref().unwrap_or("it says nothing");
-    let message = format!("a worker of version {} ended {} times: {why}", workload.version, replica.restarts);
+    let times = if replica.restarts == 1 { "once".to_owned() } else { format!("{} times", replica.restarts) };
+    let message = format!("a worker of version {} ended {times}: {why}", workload.version);
     Some(Condition { kind: ConditionKind::CrashLooping, status: true, message })
 }
 
@@ -154,9 +157,29 @@ fn mismatch(ratio: &SampleRatio) -> Option<Condition> {
 
 fn drifted(next: &Next, inputs: &Inputs) -> Option<Condition> {
     let drift = running(next, inputs).flat_map(|(w, status)| status.drift.iter().map(|d| (&w.id, d)));
-    let told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}")).collect();
-    let message = format!("{}; it is being mended", told.join("; "));
-    (!told.is_empty()).then_some(Condition { kind: ConditionKind::Drifted, status: true, message })
+    let mut told: Vec<_> = drift.map(|(id, words)| format!("{id}: {words}; it is being mended")).collect();
+    if told.is_empty() {
+        let mended = next.wanted.keys().filter_map(|id| Some((id, inputs.drifts.get(id)?)));
+        told = mended.map(|(id, drift)| format!("{id}: {}", mended_words(drift))).collect();
+    }
+    (!told.is_empty()).then(|| Condition { kind: ConditionKind::Drifted, status: true, message: told.join("; ") })
+}
+
+fn mended_words(drift: &Drift) -> String {
+    let differences: Vec<_> = drift.differences.iter().map(String::as_str).collect();
+    let times = match drift.times {
+        1 => "set back".to_owned(),
+        times => format!("set back {times} times, last"),
+    };
+    format!("{}; {times} at {}", differences.join("; "), drift.last)
+}
+
+/// Of the workloads that are wanted, those whose number the cluster is to choose and does not.
+fn not_scaling(next: &Next, inputs: &Inputs) -> Option<Condition> {
+    let failing = running(next, inputs).filter_map(|(w, status)| Some((&w.id, status.autoscaler.as_ref()?)));
+    let told: Vec<_> = failing.map(|(id, words)| format!("{id}: {words}")).collect();
+    let message = told.join("; ");
+    (!told.is_empty()).then_some(Condition { kind: ConditionKind::AutoscalerFailing, status: true, message })
 }
 
 /// Of all its workloads, those included that nothing wants any more.

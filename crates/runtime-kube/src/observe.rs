@@ -35,6 +35,7 @@ pub(crate) fn status(
         workload: wish,
         drift,
         messages,
+        autoscaler: entry.objects.get(&Kind::Autoscaler).and_then(|live| live.failure.clone()),
     })
 }
 
@@ -84,7 +85,8 @@ fn leaving(entry: &Entry, messages: Vec<String>) -> Observed<WorkloadStatus> {
     // Nothing is asked for at the moment: whoever wants the workload finds that this is not it.
     let workload = Workload { replicas: 0, ..wish.clone() };
     let drift = vec!["Deployment: it is not there".to_owned()];
-    Observed::Known(WorkloadStatus { workload, epoch: modelyard_core::Epoch::default(), replicas, drift, messages })
+    let epoch = modelyard_core::Epoch::default();
+    Observed::Known(WorkloadStatus { workload, epoch, replicas, drift, messages, autoscaler: None })
 }
 
 fn unreadable(entry: &Entry, deployment: &Live, messages: Vec<String>) -> Observed<WorkloadStatus> {
@@ -95,6 +97,7 @@ fn unreadable(entry: &Entry, deployment: &Live, messages: Vec<String>) -> Observ
         replicas: replicas(entry, false),
         drift: vec!["Deployment: its annotation that says what was asked for is gone".to_owned()],
         messages,
+        autoscaler: None,
     })
 }
 

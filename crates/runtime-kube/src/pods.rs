@@ -112,7 +112,7 @@ fn phase(status: &PodStatus, container: Option<&ContainerStatus>) -> (ReplicaPha
     match (container.ready, container.started) {
         (true, _) => (ReplicaPhase::Ready, None),
         // Once it was ready: Kubernetes says `started` when the first readiness probe passed.
-        (false, Some(true)) => (ReplicaPhase::NotReady, Some("Unready: it does not answer its readiness probe".into())),
+        (false, Some(true)) => (ReplicaPhase::NotReady, Some("Unready: its readiness probe does not pass".into())),
         (false, _) => (ReplicaPhase::Starting, last_end.map(ending)),
     }
 }

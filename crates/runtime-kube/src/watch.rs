@@ -29,6 +29,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// A watch is opened anew after so many seconds, and one that has died is given up 5 s later. Nothing else would tell:
 /// where nothing changes, nothing comes.
 const OPEN_FOR: u32 = 60;
+/// The code of `410 Gone`.
+const TOO_OLD: u16 = 410;
 /// Without an error for so long, a watch works, though nothing happens: by then a server that is not there, or that does
 /// not answer, would have been found out.
 const QUIET_IS_WELL: Duration = ANSWER.saturating_add(Duration::from_secs(2));
@@ -121,7 +123,9 @@ where
             Some(Err(error)) => {
                 // A watch that is too old is listed anew, and a connection that ends is no trouble if it comes back.
                 tracing::debug!(?source, %error, "a watch was cut off");
-                if in_doubt {
+                // To be told that what one knows is too old is an answer: it is listed anew.
+                let is_answered = matches!(&error, watcher::Error::WatchError(status) if status.code == TOO_OLD);
+                if in_doubt && !is_answered {
                     world.broken(source, chain(&error));
                 }
                 in_doubt = true;

@@ -40,7 +40,7 @@ pub(crate) struct Live {
     pub(crate) json: Value,
     /// Of a Deployment: the wish it carries.
     pub(crate) wish: Option<Workload>,
-    /// Of a Deployment: why pods cannot be made (quota, admission).
+    /// Of a Deployment: why pods cannot be made (quota, admission). Of an autoscaler: why it does not scale.
     pub(crate) failure: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Live {
         let epoch = labels.get(names::GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default();
         let annotations = object.metadata.annotations.as_ref();
         let wish = annotations.and_then(|a| serde_json::from_str(a.get(names::SPEC)?).ok());
-        let failure = object.data.get("status").and_then(replica_failure);
+        let failure = object.data.get("status").and_then(replica_failure).or_else(|| scaling_failure(&object));
         let live = Self {
             uid: object.metadata.uid.clone()?,
             resource_version: object.metadata.resource_version.clone()?,
@@ -99,6 +99,20 @@ fn replica_failure(status: &Value) -> Option<String> {
     let failed = conditions.iter().find(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")?;
     let text = |key: &str| failed[key].as_str().unwrap_or_default();
     Some(format!("{}: {}", text("reason"), text("message")))
+}
+
+/// The conditions of a HorizontalPodAutoscaler, which `autoscaling/v1` keeps in an annotation.
+fn scaling_failure(object: &DynamicObject) -> Option<String> {
+    const IN_V1: &str = "autoscaling.alpha.kubernetes.io/conditions";
+    let annotations = object.metadata.annotations.as_ref();
+    let in_v1 = annotations.and_then(|a| serde_json::from_str::<Value>(a.get(IN_V1)?).ok());
+    let conditions = object.data.get("status").and_then(|status| status.get("conditions"));
+    let stops =
+        |c: &&Value| ["ScalingActive", "AbleToScale"].iter().any(|of| c["type"] == **of) && c["status"] == "False";
+    let failed = in_v1.as_ref().or(conditions)?.as_array()?.iter().find(stops)?;
+    let text = |key: &str| failed[key].as_str().unwrap_or_default();
+    // Of a Deployment without pods there is nothing to scale.
+    (text("reason") != "ScalingDisabled").then(|| format!("{}: {}", text("reason"), text("message")))
 }
 
 /// The last time that the API server would not take a workload.

@@ -104,6 +104,7 @@ impl Shared {
                 replicas,
                 drift: Vec::new(),
                 messages: Vec::new(),
+                autoscaler: None,
             };
             (id.clone(), Observed::Known(status))
         });

@@ -108,7 +108,14 @@ fn running(workload: Workload) -> Result<WorkloadStatus> {
         })
     };
     let replicas = (0..workload.replicas).map(replica).collect::<Result<_>>()?;
-    Ok(WorkloadStatus { workload, epoch: Epoch(1), replicas, drift: Vec::new(), messages: Vec::new() })
+    Ok(WorkloadStatus {
+        workload,
+        epoch: Epoch(1),
+        replicas,
+        drift: Vec::new(),
+        messages: Vec::new(),
+        autoscaler: None,
+    })
 }
 
 /// How a rollout ended, and what that took.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use modelyard_core::event::EventDraft;
 use modelyard_core::plan::{Commit, RollbackDraft};
 use modelyard_core::state::{Cause, DeploymentState, Outcome};
 use modelyard_core::{Actor, DeploymentName, Epoch, RevisionNumber, Timestamp};
@@ -25,6 +26,16 @@ impl Store {
             record_outcome(&mut tx, name, *number, outcome).await?;
         }
         events::append_all(&mut tx, &commit.events, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Events that come of no decision.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`]; a database that fails.
+    pub async fn note(&self, events: &[EventDraft], epoch: Epoch, now: Timestamp) -> Result<()> {
+        let mut tx = self.write_in(Some(epoch)).await?;
+        events::append_all(&mut tx, events, now).await?;
         Ok(tx.commit().await?)
     }
 

@@ -4,3 +4,4 @@
 
 mod install;
 mod story;
+mod strategies;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use modelyard_api::types::Rollback;
 use modelyard_core::RevisionNumber;
+use modelyard_core::event::EventKind;
 use modelyard_core::state::Outcome;
 use modelyard_test_support::{ClusterStack, Load, eventually_within, manifest};
 use serde_json::Value;
@@ -112,6 +113,12 @@ async fn what_others_change_is_set_back_within_a_second() {
         eventually_within(PATIENCE, what, async || is_mended().then_some(())).await;
         eprintln!("{what}: set back, and seen to be, within {:?} of the end of kubectl", edited.elapsed());
     }
+    // It is over before anybody looks, and so is told for a while.
+    let told = stack.until("what was changed is told", |d| text(d).contains("set back 3 times")).await;
+    assert!(text(&told).contains("spec.replicas is 5, not 2"), "{}", text(&told));
+    let events = stack.client.events(Some(&ClusterStack::linear()), None).await.unwrap();
+    let mended = events.iter().filter(|event| event.what.kind == EventKind::DriftMended).count();
+    assert_eq!(mended, 3, "{events:?}");
     // A Deployment that somebody deletes comes back too.
     stack.kubectl.run(&["delete", "deployment", &workload]);
     stack.until("the Deployment is back", |d| ready(d) == 2).await;

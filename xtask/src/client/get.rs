@@ -147,8 +147,18 @@ fn versions(versions: &[Version], now: Timestamp) -> Table {
 }
 
 fn deployments(deployments: &[Deployment], now: Timestamp) -> Table {
-    let mut table =
-        Table::new(["NAME", "MODEL", "VERSION", "REVISION", "PHASE", "READY", "WEIGHTS", "AGE", "WAITING ON"]);
+    let mut table = Table::new([
+        "NAME",
+        "MODEL",
+        "VERSION",
+        "REVISION",
+        "PHASE",
+        "READY",
+        "WEIGHTS",
+        "AGE",
+        "TROUBLE",
+        "WAITING ON",
+    ]);
     for deployment in deployments {
         let status = |of: fn(&modelyard_core::plan::DeploymentReport) -> String| {
             deployment.status.as_ref().map(of).unwrap_or_default()
@@ -162,6 +172,7 @@ fn deployments(deployments: &[Deployment], now: Timestamp) -> Table {
             status(render::ready),
             status(render::weights),
             when::age(deployment.created_at, now),
+            status(render::troubles),
             status(|report| report.waiting_on.join("; ")),
         ]);
     }

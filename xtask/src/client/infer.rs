@@ -70,7 +70,7 @@ pub(super) async fn run(args: Infer, gateway: &str, http: &reqwest::Client) -> a
 async fn answer(request: RequestBuilder, gateway: &str) -> anyhow::Result<(String, HeaderMap)> {
     let response = request.send().await.map_err(|error| {
         let cause = anyhow::Error::from(error).root_cause().to_string();
-        let help = "Is it running? `cargo xtask up` starts it; MODELYARD_GATEWAY says where it is";
+        let help = "Is it running there? MODELYARD_GATEWAY says where; `cargo xtask up` starts one on this machine; a port-forward ends with the pod that it leads to";
         anyhow::anyhow!("cannot reach the gateway at {gateway}: {cause}. {help}")
     })?;
     let (status, headers) = (response.status(), response.headers().clone());

@@ -104,6 +104,15 @@ pub(super) fn rollout(rollout: &Rollout) -> String {
     s
 }
 
+/// The conditions that somebody should look at, by their names.
+pub(super) fn troubles(report: &DeploymentReport) -> String {
+    let name = |condition: &Condition| match condition.kind {
+        ConditionKind::Available => "NotAvailable".to_owned(),
+        kind => format!("{kind:?}"),
+    };
+    report.conditions.iter().filter(|c| is_trouble(c)).map(name).collect::<Vec<_>>().join(", ")
+}
+
 fn is_trouble(condition: &Condition) -> bool {
     match condition.kind {
         ConditionKind::Available => !condition.status,
@@ -113,7 +122,8 @@ fn is_trouble(condition: &Condition) -> bool {
         | ConditionKind::Drifted
         | ConditionKind::Inconclusive
         | ConditionKind::SampleRatioMismatch
-        | ConditionKind::WorkloadFailure => condition.status,
+        | ConditionKind::WorkloadFailure
+        | ConditionKind::AutoscalerFailing => condition.status,
     }
 }
 

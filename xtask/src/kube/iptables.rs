@@ -9,10 +9,10 @@ const MARK: &str = "modelyard cluster";
 const FAMILIES: [(&str, &str, &str); 2] =
     [("iptables", "iptables-save", "iptables-restore"), ("ip6tables", "ip6tables-save", "ip6tables-restore")];
 
-/// Pods reach the world under this machine's address, and one another even where forwarding is refused by default.
+/// Pods reach the world under this machine's address (which this machine itself has in their range, too), and one another even where forwarding is refused by default.
 pub(super) fn let_pods_out() -> Result<()> {
     let rules: [(&str, &str, &[&str]); 3] = [
-        ("nat", "POSTROUTING", &["-s", PODS, "!", "-o", BRIDGE, "-j", "MASQUERADE"]),
+        ("nat", "POSTROUTING", &["-s", PODS, "!", "-d", PODS, "-j", "MASQUERADE"]),
         ("filter", "FORWARD", &["-i", BRIDGE, "-j", "ACCEPT"]),
         ("filter", "FORWARD", &["-o", BRIDGE, "-j", "ACCEPT"]),
     ];

@@ -130,6 +130,7 @@ async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
         deployments: outcome.desired_after.clone(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         failures: BTreeMap::new(),
+        drifts: BTreeMap::new(),
         evidence: app.gateways.evidence(),
         measurements: BTreeMap::new(),
         // Nothing of other deployments is to be removed by this plan.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use modelyard_core::event::EventDraft;
 use modelyard_core::inputs::Inputs;
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
 use modelyard_core::{DeploymentName, Route, TableVersion};
@@ -113,6 +114,20 @@ fn report(app: &App, planned: BTreeMap<DeploymentName, DeploymentReport>, undeci
         }
         changed
     });
+}
+
+/// What was found and is no decision.
+///
+/// # Errors
+/// If Postgres does not take it, or another control plane is in office.
+pub(super) async fn note(app: &App, events: &[EventDraft]) -> Result<(), Unfinished> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    for event in events {
+        tracing::info!(kind = %event.kind, "{}", event.message);
+    }
+    Ok(app.store.note(events, app.term.epoch(), crate::app::now()).await?)
 }
 
 /// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join

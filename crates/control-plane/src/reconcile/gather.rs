@@ -16,14 +16,12 @@ pub(super) async fn inputs<'l>(
     app: &App,
     now: Timestamp,
     last: &'l mut Option<Inputs>,
-    failures: &BTreeMap<WorkloadId, String>,
-) -> Result<&'l Inputs, StoreError> {
+) -> Result<&'l mut Inputs, StoreError> {
     let mut first = Inputs::default();
     let known = last.as_mut().map_or(&mut first.deployments, |last| &mut last.deployments);
     app.store.refresh_desired(app.term.epoch(), known).await?;
     let inputs = last.get_or_insert(first);
     inputs.observation = observation(app, &inputs.deployments).await;
-    inputs.failures.clone_from(failures);
     inputs.now = now;
     inputs.epoch = app.term.epoch();
     inputs.evidence = app.gateways.evidence();

@@ -3,6 +3,7 @@
 //! It takes no input but what it gathers: a wake says "look". A crash, a restart and a rollback walk the same path.
 
 mod calls;
+mod drifts;
 mod execute;
 mod gather;
 
@@ -16,6 +17,7 @@ use modelyard_store::StoreError;
 use crate::app::{App, now};
 use crate::office::NotInOffice;
 use calls::Calls;
+use drifts::Drifts;
 
 /// Between looks when wakes come in a storm: a thousand pods that get ready are few looks, not a thousand. What people
 /// wrote does not wait for it.
@@ -42,10 +44,11 @@ pub async fn run(app: Arc<App>) -> Epoch {
     let mut changes = app.runtime.changes();
     let mut last: Option<Inputs> = None;
     let mut calls = Calls::new();
+    let mut drifts = Drifts::default();
     loop {
         changes.mark_unchanged();
         let began = Instant::now();
-        let next_look = match pass(&app, &mut last, &mut calls).await {
+        let next_look = match pass(&app, &mut last, &mut calls, &mut drifts).await {
             Ok(wake_at) => until(wake_at),
             Err(Unfinished::Store(StoreError::Fenced { seen, .. })) => return seen,
             Err(error) => {
@@ -70,14 +73,24 @@ pub async fn run(app: Arc<App>) -> Epoch {
 }
 
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
-async fn pass(app: &Arc<App>, last: &mut Option<Inputs>, calls: &mut Calls) -> Result<Option<Timestamp>, Unfinished> {
+async fn pass(
+    app: &Arc<App>,
+    last: &mut Option<Inputs>,
+    calls: &mut Calls,
+    drifts: &mut Drifts,
+) -> Result<Option<Timestamp>, Unfinished> {
     calls.reap();
-    let inputs = gather::inputs(app, now(), last, calls.failures()).await?;
+    let inputs = gather::inputs(app, now(), last).await?;
+    inputs.failures.clone_from(calls.failures());
+    inputs.drifts.clone_from(drifts.recent(inputs.now));
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
+    let changed = drifts.note(&inputs.observation, &plan.ensure, inputs.now);
     calls.forget_failures_but_of(|id| plan.ensure.contains_key(id) || plan.remove.contains(id));
     let wake_at = plan.wake_at;
-    execute::plan(app, plan, calls).await.map(|()| wake_at)
+    execute::plan(app, plan, calls).await?;
+    execute::note(app, &changed).await?;
+    Ok(wake_at)
 }
 
 fn until(wake_at: Option<Timestamp>) -> Duration {

@@ -29,7 +29,8 @@ fn a_thousand_settled_deployments_are_planned_in_milliseconds() {
         for (id, workload) in next.ensure.clone() {
             let epoch = inputs.epoch;
             let replicas = seen.clone();
-            let status = WorkloadStatus { workload, epoch, replicas, drift: Vec::new(), messages: Vec::new() };
+            let status =
+                WorkloadStatus { workload, epoch, replicas, drift: Vec::new(), messages: Vec::new(), autoscaler: None };
             inputs.observation.workloads.insert(id, Observed::Known(status));
         }
         if next.commits.is_empty() && next.ensure.is_empty() {

@@ -324,6 +324,7 @@ impl World {
                 replicas: Vec::new(),
                 drift: Vec::new(),
                 messages: Vec::new(),
+                autoscaler: None,
             };
             let ready = match self.inputs.observation.workloads.insert(id.clone(), Observed::Known(status)) {
                 Some(Observed::Known(before)) => u32::try_from(before.ready().count()).unwrap(),
