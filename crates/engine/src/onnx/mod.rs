@@ -4,6 +4,7 @@ mod graph;
 mod protobuf;
 mod with_ort;
 mod with_rten;
+mod zip_map;
 
 use std::path::Path;
 
