@@ -1,12 +1,14 @@
-//! `history`: the revisions of a deployment, or what served at a time.
+//! `history`: the revisions of a deployment, what served at a time, or a picture of it.
+
+use std::path::PathBuf;
 
 use modelyard_api::Client;
 use modelyard_api::types::Served;
 use modelyard_core::DeploymentName;
 
-use super::get;
 use super::output::{Output, Table};
 use super::when::{self, When};
+use super::{chart, get};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
@@ -14,14 +16,28 @@ pub(crate) struct History {
     /// Tell what served then: 2026-11-24T12:00:00Z, "2026-11-24 12:00" (UTC), or -5m
     #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     at: Option<When>,
+    /// Draw the shares of traffic by version over time, and what was decided, into this file as SVG; - is standard output
+    #[arg(long, conflicts_with_all = ["at", "format"], value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Where the picture begins, as for --at; without, at the first event
+    #[arg(long, allow_hyphen_values = true, requires = "chart", value_name = "TIME")]
+    since: Option<When>,
+    /// Where it ends; without, a little after the last event, or now in mid-rollout
+    #[arg(long, allow_hyphen_values = true, requires = "chart", value_name = "TIME")]
+    until: Option<When>,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) async fn run(args: History, client: &Client) -> anyhow::Result<()> {
-    match args.at {
+    let now = when::now();
+    let resolved = |time: Option<When>| time.map(|time| time.resolve(now));
+    if let Some(file) = &args.chart {
+        return chart::write(client, &args.name, file, resolved(args.since), resolved(args.until)).await;
+    }
+    match resolved(args.at) {
         Some(at) => {
-            let served = client.served(&args.name, at.resolve(when::now())).await?;
+            let served = client.served(&args.name, at).await?;
             args.output.show(&served, || sentence(&served))
         }
         None => args.output.list("revisions", &client.revisions(&args.name).await?, get::revisions),

@@ -6,6 +6,7 @@
 mod alias;
 mod apply;
 mod artifacts;
+mod chart;
 mod delete;
 mod describe;
 mod diff;
@@ -99,7 +100,7 @@ pub(crate) enum ClientCommand {
     Rollout(On<Pick<rollout::Rollout>>),
     /// Go back to an earlier revision
     Rollback(On<rollback::Rollback>),
-    /// List the revisions of a deployment, or tell what served at a time
+    /// List the revisions of a deployment, tell what served at a time, or draw who served when
     History(On<history::History>),
     /// Read an A/B test's figures, or end it
     Experiment(On<Pick<experiment::Experiment>>),
