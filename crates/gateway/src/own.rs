@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode, header};
-use modelyard_protocol::{Live, Ready, ServerMetadata, V2Path};
+use modelyard_protocol::{BINARY_EXTENSION, Live, Ready, ServerMetadata, V2Path};
 
 use crate::answer::{self, Answer};
 use crate::metrics;
@@ -19,8 +19,9 @@ pub(crate) fn protocol_answer(path: &V2Path<'_>, shared: &Shared) -> Answer {
             answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &Ready { ready })
         }
         _ => {
+            let extensions = vec![BINARY_EXTENSION.into()];
             let (name, version) = ("modelyard-gateway".into(), env!("CARGO_PKG_VERSION").into());
-            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions: Vec::new() })
+            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions })
         }
     }
 }
