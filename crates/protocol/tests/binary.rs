@@ -102,7 +102,11 @@ fn what_does_not_fit_is_refused_in_words() {
         (input("[1,2]", 8), &two[..7], "tensor `x`: its binary data needs 8 bytes, and the body has 7 left for it"),
         (input("[1,2]", 4), &two[..4], "tensor `x`: its shape [1, 2] of FP32 needs 8 bytes, but its data has 4"),
         (input("[1,1]", 4), &two[..], "the body has 4 bytes more than its tensors"),
-        (input("[1,2]", 8).replace("8}", "\"8\"}"), &two[..], "tensor `x`: its `binary_data_size` must be a number of bytes"),
+        (
+            input("[1,2]", 8).replace("8}", "\"8\"}"),
+            &two[..],
+            "tensor `x`: its `binary_data_size` must be a number of bytes",
+        ),
         (
             input("[1,2]", 8).replace("}]}", ",\"data\":[3,4]}]}"),
             &two[..],

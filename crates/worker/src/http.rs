@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
@@ -203,9 +203,7 @@ impl Worker {
 
     async fn infer(&self, request: Request) -> Result<Response, Refusal> {
         let model = self.model()?;
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str()))?;
-        let accepted = header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted);
+        let (framing, accepted) = codings(request.headers())?;
         let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let message = format!("the body is larger than {} bytes", self.max_body);
@@ -229,6 +227,13 @@ impl Worker {
         })??;
         Ok(written.into_response())
     }
+}
+
+/// How the request's body is to be read, and how its answer may be written.
+fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str()))?;
+    Ok((framing, header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted)))
 }
 
 /// An answer, ready to be sent.
