@@ -15,6 +15,6 @@ pub use framing::{BINARY_EXTENSION, Coding, Framing, FramingError, JSON_LENGTH};
 pub use infer::{
     DecodeError, EncodeError, Encoded, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
 };
-pub use metadata::{ErrorBody, Live, ModelMetadata, ModelReady, Ready, ServerMetadata};
+pub use metadata::{ErrorBody, IndexItem, IndexRequest, Live, ModelMetadata, ModelReady, Ready, ServerMetadata};
 pub use path::{ModelAction, V2Path, parse_path};
 pub use tensor::{Tensor, TensorData, TensorError};

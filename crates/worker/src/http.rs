@@ -13,8 +13,9 @@ use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
 use modelyard_engine::{Engine, InferError};
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, Encoded, ErrorBody, Framing, FramingError, InferRequest, InferResponse, JSON_LENGTH,
-    Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata, V2Path, binary, parse_path,
+    BINARY_EXTENSION, Coding, Encoded, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, InferRequest,
+    InferResponse, JSON_LENGTH, Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata, V2Path, binary,
+    parse_path,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -118,6 +119,7 @@ async fn protocol(State(worker): State<Arc<Worker>>, request: Request) -> Respon
             Ok(()) => model(&worker, action, request).await,
             Err(refusal) => Err(refusal),
         },
+        Some(V2Path::RepositoryIndex) => index(&worker, request).await,
         Some(path) => server(&worker, path, request.method()),
         None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))),
     };
@@ -135,15 +137,27 @@ fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response
         V2Path::Live => json(StatusCode::OK, &Live { live: true }),
         V2Path::Ready if worker.ready() => json(StatusCode::OK, &Ready { ready: true }),
         V2Path::Ready => json(StatusCode::SERVICE_UNAVAILABLE, &worker.not_ready()),
-        V2Path::Server | V2Path::Model { .. } => {
+        V2Path::Server | V2Path::RepositoryIndex | V2Path::Model { .. } => {
             let metadata = ServerMetadata {
                 name: "modelyard-worker".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
-                extensions: vec![BINARY_EXTENSION.into()],
+                extensions: vec![BINARY_EXTENSION.into(), "model_repository".into()],
             };
             json(StatusCode::OK, &metadata)
         }
     })
+}
+
+/// The one model that there is.
+async fn index(worker: &Worker, request: Request) -> Result<Response, Refusal> {
+    must_be(request.method(), &Method::POST)?;
+    let body = Bytes::from_request(request, &()).await.map_err(|e| Refusal::new(e.status(), e.body_text()))?;
+    let asked = if body.is_empty() { Ok(IndexRequest::default()) } else { serde_json::from_slice(&body) };
+    let asked = asked.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let unready = (!worker.ready()).then(|| worker.not_ready().reason);
+    let item = IndexItem::new(&worker.identity.name, &worker.identity.version, unready.as_deref());
+    let items: Vec<_> = Some(item).into_iter().filter(|item| item.is_ready() || !asked.ready).collect();
+    Ok(json(StatusCode::OK, &items))
 }
 
 async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result<Response, Refusal> {
