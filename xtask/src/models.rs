@@ -1,5 +1,5 @@
-//! Fetches the models that others made, Python's ONNX Runtime to compare with, and a server that speaks S3 (moto), into
-//! the target directory.
+//! Fetches the models that others made, Python's ONNX Runtime and scikit-learn to compare with, and a server that speaks
+//! S3 (moto), into the target directory.
 //!
 //! Everything is pinned: packages by version, models by digest. Nothing of this is ever committed.
 
@@ -14,8 +14,16 @@ use crate::console::Console;
 use crate::workspace;
 
 /// Installed into the virtual environment.
-const INSTALLED: [&str; 5] =
-    ["onnxruntime==1.32.0", "numpy==2.4.6", "moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+const INSTALLED: [&str; 8] = [
+    "onnxruntime==1.32.0",
+    "numpy==2.4.6",
+    "scikit-learn==1.9.1",
+    "skl2onnx==1.20.0",
+    "onnx==1.23.2",
+    "moto[s3]==5.2.5",
+    "flask==3.1.3",
+    "flask-cors==6.0.5",
+];
 
 /// A file inside a wheel. The wheels are only unpacked: their dependencies (PyTorch among them) are not needed.
 struct Model {
@@ -65,7 +73,7 @@ for member, file, sha256 in zip(rest[0::3], rest[1::3], rest[2::3]):
 pub(crate) struct Models {
     /// Holds the `.onnx` files.
     pub(crate) dir: PathBuf,
-    /// A Python that has `onnxruntime`, `numpy` and `moto`.
+    /// A Python that has `onnxruntime`, `numpy`, `sklearn`, `skl2onnx` and `moto`.
     pub(crate) python: PathBuf,
     /// ONNX Runtime's shared library.
     pub(crate) onnxruntime: PathBuf,
@@ -82,7 +90,7 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
     let python = venv.join("bin/python");
     // The Python that the environment was made from may have been upgraded away since: ask the library itself.
     let is_made = fs::read_to_string(&stamp).is_ok_and(|made| made == pins())
-        && run(Command::new(&python).args(["-c", "import onnxruntime, moto.server"])).is_ok();
+        && run(Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server"])).is_ok();
     if !is_made {
         make(&dir, &venv, &python, console)?;
         fs::write(&stamp, pins()).with_context(|| format!("cannot write {}", stamp.display()))?;
@@ -91,7 +99,8 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
 }
 
 fn make(dir: &Path, venv: &Path, python: &Path, console: Console) -> Result<()> {
-    console.say("fetching test models, Python's ONNX Runtime and an S3 server with pip (once, some 110 MB)");
+    console
+        .say("fetching test models, Python's ONNX Runtime, scikit-learn and an S3 server with pip (once, some 190 MB)");
     let wheels = dir.join("wheels");
     for old in [venv, &wheels] {
         if old.exists() {

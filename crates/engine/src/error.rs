@@ -44,10 +44,10 @@ pub enum LoadError {
     #[error("format tensorflow is not supported by this build yet; it comes with the data path")]
     UnsupportedFormat,
     #[error(
-        "rten cannot run it ({0}), and ONNX Runtime, which may, was not found: set MODELYARD_ONNXRUNTIME to the path \
-         of its library (libonnxruntime.so, from the onnxruntime wheel or a release)"
+        "{engine} cannot run it ({reason}), and ONNX Runtime, which may, was not found: set MODELYARD_ONNXRUNTIME to \
+         the path of its library (libonnxruntime.so, from the onnxruntime wheel or a release)"
     )]
-    NeedsOnnxRuntime(String),
+    NeedsOnnxRuntime { engine: &'static str, reason: String },
     #[error("the ONNX Runtime library {path} cannot be used: {reason}")]
     Library { path: PathBuf, reason: String },
     #[error("{engine} refuses it: {reason}")]
@@ -77,7 +77,7 @@ impl LoadError {
             Self::UnsupportedSignature(_) => "unsupported-signature",
             Self::Dense(_) => "dense-invalid",
             Self::UnsupportedFormat => "unsupported-format",
-            Self::NeedsOnnxRuntime(_) => "needs-onnxruntime",
+            Self::NeedsOnnxRuntime { .. } => "needs-onnxruntime",
             Self::Library { .. } => "onnxruntime-library",
             Self::Engine { .. } => "engine-refused",
             Self::Panicked(..) => "engine-crashed",

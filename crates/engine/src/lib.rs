@@ -1,4 +1,4 @@
-//! Loading models and running them: ONNX by ONNX Runtime or rten, and dense networks in JSON.
+//! Loading models and running them: ONNX by ONNX Runtime, rten or onnx-ml, and dense networks in JSON.
 //!
 //! Synchronous: whoever calls [`Engine::infer`] brings the thread. Knows no HTTP, no registry and no digests; it never
 //! fetches anything, and never unpickles or otherwise executes what an artifact holds beyond the model's own graph.
@@ -22,7 +22,7 @@ pub trait Engine: Send + Sync {
     /// The inputs and outputs as the artifact declares them.
     fn signature(&self) -> &Signature;
 
-    /// What runs it: `onnxruntime`, `rten` or `dense`.
+    /// What runs it: `onnxruntime`, `rten`, `onnx-ml` or `dense`.
     fn name(&self) -> &'static str;
 
     /// Runs the model. `outputs` names those wanted, in order; all of them if it is empty.
@@ -41,8 +41,8 @@ pub trait Engine: Send + Sync {
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// The library of ONNX Runtime, `libonnxruntime.so*`. Without it ONNX models run on rten. One process can load
-    /// one library only.
+    /// The library of ONNX Runtime, `libonnxruntime.so*`. Without it ONNX models run on onnx-ml, if they have operators
+    /// of `ai.onnx.ml`, and on rten. One process can load one library only.
     pub onnxruntime: Option<PathBuf>,
     /// How many calls of [`Engine::infer`] may run at once, at least 1; the memory of ONNX Runtime grows with it.
     pub parallelism: usize,

@@ -20,8 +20,11 @@ pub(super) struct Outline {
     pub(super) signature: Signature,
     /// Inputs for which no shape is declared, not even a rank.
     pub(super) unranked: Vec<String>,
-    /// Operator sets other than ONNX's own, such as `ai.onnx.ml`.
-    pub(super) domains: Vec<String>,
+    /// Whether an operator of `ai.onnx.ml` is among its nodes.
+    pub(super) has_ml: bool,
+    /// Whether an output comes from a ZipMap: a sequence of maps, of which the signature says that it is a tensor of
+    /// the probabilities in them.
+    pub(super) has_zip_map: bool,
 }
 
 /// # Errors
@@ -34,8 +37,8 @@ pub(super) fn read(path: &Path) -> Result<Outline, LoadError> {
         let read = match (field.number, field.wire) {
             (1, Wire::Varint) => reader.varint().map(|version| parts.ir_version = version),
             (7, Wire::Bytes) => graph(&mut reader, 0).map(|g| parts.graph = Some(g)),
-            (8, Wire::Bytes) => opset(&mut reader).map(|domain| parts.opsets.push(domain)),
-            (25, Wire::Bytes) => function(&mut reader),
+            (8, Wire::Bytes) => opset(&mut reader).map(|()| parts.has_opset = true),
+            (25, Wire::Bytes) => function(&mut reader).map(|has_ml| parts.has_ml |= has_ml),
             (2..=4 | 6 | 14 | 20 | 26, Wire::Bytes) | (5, Wire::Varint) => reader.skip(field.wire),
             // Later versions may add fields, once it is clear that this is ONNX.
             (27.., wire) if parts.seen() => reader.skip(wire),
@@ -51,7 +54,8 @@ pub(super) fn read(path: &Path) -> Result<Outline, LoadError> {
 struct Parts {
     ir_version: u64,
     graph: Option<Graph>,
-    opsets: Vec<String>,
+    has_opset: bool,
+    has_ml: bool,
 }
 
 impl Parts {
@@ -79,10 +83,10 @@ impl Parts {
             return Err(LoadError::NotOnnx("its graph has no node or no output".into()));
         }
         // Operator sets are written after the graph.
-        if self.opsets.is_empty() && self.ir_version >= 3 {
+        if !self.has_opset && self.ir_version >= 3 {
             return Err(LoadError::Truncated("it does not say which operator set it uses".into()));
         }
-        let mut outline = Outline::default();
+        let mut outline = Outline { has_ml: self.has_ml || graph.has_ml, ..Outline::default() };
         // Up to IR version 3 every initializer was listed as an input too.
         for value in graph.inputs.into_iter().filter(|v| !graph.initializers.contains(&v.name)) {
             if value.shape.is_none() {
@@ -90,10 +94,14 @@ impl Parts {
             }
             outline.signature.inputs.push(value.spec("input")?);
         }
-        for value in graph.outputs {
+        for mut value in graph.outputs {
+            if let Some(classes) = graph.zip_maps.get(&value.name).filter(|_| value.datatype.is_none()) {
+                value.datatype = Some(1);
+                value.shape = Some(vec![-1, i64::try_from(*classes).unwrap_or(-1)]);
+                outline.has_zip_map = true;
+            }
             outline.signature.outputs.push(value.spec("output")?);
         }
-        outline.domains = self.opsets.into_iter().filter(|d| !d.is_empty() && d != "ai.onnx").collect();
         Ok(outline)
     }
 }
@@ -101,6 +109,9 @@ impl Parts {
 #[derive(Default)]
 struct Graph {
     nodes: usize,
+    has_ml: bool,
+    /// The outputs of ZipMap nodes, and the number of classes that each has.
+    zip_maps: std::collections::HashMap<String, usize>,
     inputs: Vec<Value>,
     outputs: Vec<Value>,
     initializers: std::collections::HashSet<String>,
@@ -116,8 +127,12 @@ fn graph(reader: &mut Reader, depth: usize) -> Result<Graph, LoadError> {
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
             (1, Wire::Bytes) => {
-                node(reader, depth)?;
+                let node = node(reader, depth)?;
                 graph.nodes += 1;
+                graph.has_ml |= node.has_ml;
+                if node.op == "ZipMap" && node.has_ml {
+                    graph.zip_maps.extend(node.outputs.into_iter().map(|output| (output, node.classes)));
+                }
             }
             (5, Wire::Bytes) => {
                 graph.initializers.insert(tensor(reader)?);
@@ -130,37 +145,65 @@ fn graph(reader: &mut Reader, depth: usize) -> Result<Graph, LoadError> {
     Ok(graph)
 }
 
-/// FunctionProto: nodes that the graph's may call.
-fn function(reader: &mut Reader) -> Result<(), LoadError> {
+/// FunctionProto: nodes that the graph's may call. Whether there is one of `ai.onnx.ml` among them.
+fn function(reader: &mut Reader) -> Result<bool, LoadError> {
     let end = reader.message()?;
+    let mut has_ml = false;
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (7, Wire::Bytes) => node(reader, 0)?,
+            (7, Wire::Bytes) => has_ml |= node(reader, 0)?.has_ml,
             (_, wire) => reader.skip(wire)?,
         }
     }
-    Ok(())
+    Ok(has_ml)
+}
+
+#[derive(Default)]
+struct Node {
+    op: String,
+    outputs: Vec<String>,
+    /// Whether it, or one in its graphs, is of `ai.onnx.ml`.
+    has_ml: bool,
+    /// How many class labels it has.
+    classes: usize,
 }
 
 /// NodeProto: followed into its attributes, which may hold tensors and graphs.
-fn node(reader: &mut Reader, depth: usize) -> Result<(), LoadError> {
+fn node(reader: &mut Reader, depth: usize) -> Result<Node, LoadError> {
     let end = reader.message()?;
+    let mut node = Node::default();
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (5, Wire::Bytes) => attribute(reader, depth)?,
+            (2, Wire::Bytes) => node.outputs.push(reader.string()?),
+            (4, Wire::Bytes) => node.op = reader.string()?,
+            (5, Wire::Bytes) => attribute(reader, depth, &mut node)?,
+            (7, Wire::Bytes) => node.has_ml |= reader.string()? == "ai.onnx.ml",
             (_, wire) => reader.skip(wire)?,
         }
     }
-    Ok(())
+    Ok(node)
 }
 
 /// AttributeProto
-fn attribute(reader: &mut Reader, depth: usize) -> Result<(), LoadError> {
+fn attribute(reader: &mut Reader, depth: usize, node: &mut Node) -> Result<(), LoadError> {
     let end = reader.message()?;
+    let mut is_labels = false;
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
+            (1, Wire::Bytes) => is_labels = reader.string()?.starts_with("classlabels_"),
             (5 | 10, Wire::Bytes) => tensor(reader).map(drop)?,
-            (6 | 11, Wire::Bytes) => graph(reader, depth + 1).map(drop)?,
+            (6 | 11, Wire::Bytes) => node.has_ml |= graph(reader, depth + 1)?.has_ml,
+            (8, Wire::Bytes) if is_labels => {
+                let end = reader.message()?;
+                while reader.at() < end {
+                    reader.varint()?;
+                    node.classes += 1;
+                }
+            }
+            (8, wire @ Wire::Varint) | (9, wire @ Wire::Bytes) if is_labels => {
+                reader.skip(wire)?;
+                node.classes += 1;
+            }
             (_, wire) => reader.skip(wire)?,
         }
     }
@@ -182,17 +225,13 @@ fn tensor(reader: &mut Reader) -> Result<String, LoadError> {
     if external { Err(LoadError::ExternalData(name)) } else { Ok(name) }
 }
 
-/// The domain of an OperatorSetIdProto.
-fn opset(reader: &mut Reader) -> Result<String, LoadError> {
+/// OperatorSetIdProto
+fn opset(reader: &mut Reader) -> Result<(), LoadError> {
     let end = reader.message()?;
-    let mut domain = String::new();
     while let Some(field) = reader.field(end)? {
-        match (field.number, field.wire) {
-            (1, Wire::Bytes) => domain = reader.string()?,
-            (_, wire) => reader.skip(wire)?,
-        }
+        reader.skip(field.wire)?;
     }
-    Ok(domain)
+    Ok(())
 }
 
 /// An input or output, as declared.

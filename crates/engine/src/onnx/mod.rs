@@ -1,9 +1,12 @@
-//! ONNX models: read the outline, then let ONNX Runtime run them where its library is at hand, else rten.
+//! ONNX models: read the outline, then let ONNX Runtime run them where its library is at hand; else onnx-ml, which is
+//! of this crate, what has operators of `ai.onnx.ml`, and rten the rest.
 
 mod graph;
+mod ml;
 mod protobuf;
 mod with_ort;
 mod with_rten;
+mod zip_map;
 
 use std::path::Path;
 
@@ -19,6 +22,7 @@ pub(crate) fn load(path: &Path, options: &EngineOptions) -> Result<Box<dyn Engin
     let outline = graph::read(path)?;
     match &options.onnxruntime {
         Some(library) => Ok(Box::new(with_ort::OnnxRuntime::load(path, outline, library, options.parallelism)?)),
+        None if outline.has_ml => Ok(Box::new(ml::OnnxMl::load(path, outline)?)),
         None => Ok(Box::new(with_rten::Rten::load(path, outline)?)),
     }
 }

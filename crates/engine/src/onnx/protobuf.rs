@@ -100,6 +100,34 @@ impl Reader {
         String::from_utf8(bytes).map_err(|_| self.malformed("a name that is not UTF-8"))
     }
 
+    /// A field of raw bytes, which cannot be longer than the file.
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, LoadError> {
+        let end = self.message()?;
+        let mut bytes = Vec::new();
+        self.file.by_ref().take(end - self.at).read_to_end(&mut bytes).map_err(LoadError::Io)?;
+        self.at = end;
+        Ok(bytes)
+    }
+
+    pub(super) fn fixed32(&mut self) -> Result<[u8; 4], LoadError> {
+        let mut bytes = [0; 4];
+        self.file.read_exact(&mut bytes).map_err(|error| self.io(error))?;
+        self.at += 4;
+        Ok(bytes)
+    }
+
+    pub(super) fn fixed64(&mut self) -> Result<[u8; 8], LoadError> {
+        let mut bytes = [0; 8];
+        self.file.read_exact(&mut bytes).map_err(|error| self.io(error))?;
+        self.at += 8;
+        Ok(bytes)
+    }
+
+    /// How far it has read, in bytes.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
     pub(super) fn skip(&mut self, wire: Wire) -> Result<(), LoadError> {
         match wire {
             Wire::Varint => self.varint().map(drop),

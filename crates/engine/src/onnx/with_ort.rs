@@ -14,6 +14,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use super::graph::Outline;
+use super::zip_map;
 use crate::Engine;
 use crate::check;
 use crate::error::{InferError, LoadError, no_panic};
@@ -32,7 +33,8 @@ pub(super) struct OnnxRuntime {
 impl OnnxRuntime {
     pub(super) fn load(path: &Path, outline: Outline, library: &Path, sessions: usize) -> Result<Self, LoadError> {
         let environment = environment(library)?;
-        let open = || match no_panic(|| session(&environment, path)) {
+        let rewritten = if outline.has_zip_map { Some(zip_map::replaced(path)?) } else { None };
+        let open = || match no_panic(|| session(&environment, path, rewritten.as_deref())) {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) => Err(LoadError::Engine { engine: NAME, reason: error.to_string() }),
             Err(panic) => Err(LoadError::Panicked(NAME, panic)),
@@ -64,9 +66,14 @@ fn environment(library: &Path) -> Result<Environment, LoadError> {
     Ok(environment)
 }
 
-fn session(environment: &Environment, path: &Path) -> Result<Session, ort::Error> {
+/// `rewritten`: what to load instead of the file.
+fn session(environment: &Environment, path: &Path, rewritten: Option<&[u8]>) -> Result<Session, ort::Error> {
     let builder = Session::builder(environment)?;
-    builder.with_intra_threads(1)?.commit_from_file(path)
+    let mut builder = builder.with_intra_threads(1)?;
+    match rewritten {
+        Some(bytes) => builder.commit_from_memory(bytes),
+        None => builder.commit_from_file(path),
+    }
 }
 
 impl Engine for OnnxRuntime {

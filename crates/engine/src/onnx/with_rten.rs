@@ -32,11 +32,10 @@ pub(super) struct Rten {
 
 impl Rten {
     pub(super) fn load(path: &Path, outline: Outline) -> Result<Self, LoadError> {
-        let Outline { signature, unranked, domains } = outline;
-        // Refused here, since rten says of foreign operators only that it does not know them.
-        let foreign: Vec<_> = domains.iter().filter(|d| d.starts_with("ai.onnx.ml")).cloned().collect();
+        let Outline { signature, unranked, .. } = outline;
+        let needs = |reason| LoadError::NeedsOnnxRuntime { engine: NAME, reason };
         if let Some(spec) = signature.inputs.iter().chain(&signature.outputs).find(|s| !known(s.datatype)) {
-            return Err(LoadError::NeedsOnnxRuntime(format!("it has no {}, which `{}` is", spec.datatype, spec.name)));
+            return Err(needs(format!("it has no {}, which `{}` is", spec.datatype, spec.name)));
         }
         let bytes = std::fs::read(path).map_err(LoadError::Io)?;
         let model = match no_panic(|| Model::load(bytes)) {
@@ -44,10 +43,7 @@ impl Rten {
             Ok(Err(error)) if matches!(error.kind(), LoadErrorKind::ParseError | LoadErrorKind::UnknownFileType) => {
                 return Err(LoadError::Engine { engine: NAME, reason: error.to_string() });
             }
-            Ok(Err(error)) if foreign.is_empty() => return Err(LoadError::NeedsOnnxRuntime(error.to_string())),
-            Ok(Err(error)) => {
-                return Err(LoadError::NeedsOnnxRuntime(format!("{error}; it uses {}", foreign.join(", "))));
-            }
+            Ok(Err(error)) => return Err(needs(error.to_string())),
             Err(panic) => return Err(LoadError::Panicked(NAME, panic)),
         };
         let node = |spec: &TensorSpec| {

@@ -6,6 +6,7 @@ mod examples;
 mod models;
 mod onnx_writer;
 mod refusals;
+mod trees;
 
 use std::path::PathBuf;
 

@@ -87,29 +87,43 @@ fn rten_refuses_integers_that_it_would_narrow() {
 }
 
 #[test]
-fn what_rten_lacks_is_refused_with_the_remedy() {
-    let ml = OnnxModel::default()
-        .foreign_node("ai.onnx.ml", "Binarizer", &["a"], &["b"])
+fn what_an_engine_lacks_is_refused_with_the_remedy() {
+    let ml = |op: &str| {
+        OnnxModel::default()
+            .ml_node(op, &["a"], &["b"], &[])
+            .input("a", FLOAT, &[-1, 2])
+            .output("b", FLOAT, &[-1, 2])
+            .write("ml")
+    };
+    let mixed = OnnxModel::default()
+        .ml_node("Binarizer", &["a"], &["c"], &[])
+        .node("Einsum", &["c"], &["b"])
         .input("a", FLOAT, &[-1, 2])
         .output("b", FLOAT, &[-1, 2])
-        .write("ml");
-    for model in [ml, add(UINT16)] {
+        .write("mixed");
+    let cases = [
+        (ml("CastMap"), "onnx-ml cannot run it (it has no operator ai.onnx.ml.CastMap, which node `the CastMap` is)"),
+        (mixed, "onnx-ml cannot run it (it has no operator Einsum, which node 1 is)"),
+        (add(UINT16), "rten cannot run it (it has no UINT16, which `a` is)"),
+    ];
+    for (model, reason) in cases {
         let error = open(model, &rten()).err().unwrap();
         assert_eq!(error.code(), "needs-onnxruntime");
-        assert!(error.to_string().contains("MODELYARD_ONNXRUNTIME"), "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with(reason) && message.contains("MODELYARD_ONNXRUNTIME"), "{message}");
     }
 }
 
 #[test]
-fn onnxruntime_runs_what_rten_lacks() {
+fn operators_of_onnx_ml_run_with_and_without_its_runtime() {
     let ml = OnnxModel::default()
         .foreign_node("ai.onnx.ml", "Binarizer", &["a"], &["b"])
         .input("a", FLOAT, &[-1])
         .output("b", FLOAT, &[-1])
         .write("ml");
-    for options in engines().into_iter().filter(|o| o.onnxruntime.is_some()) {
+    for options in engines() {
         let model = open(ml.clone(), &options).unwrap();
-        assert_eq!(model.name(), "onnxruntime");
+        assert_eq!(model.name(), if options.onnxruntime.is_some() { "onnxruntime" } else { "onnx-ml" });
         let found = model.infer(vec![tensor("a", TensorData::Fp32(vec![-1.0, 0.5]))], &[]).unwrap();
         assert_eq!(found, [tensor("b", TensorData::Fp32(vec![0.0, 1.0]))]);
     }

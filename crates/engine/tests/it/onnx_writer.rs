@@ -7,6 +7,16 @@ pub(crate) const BOOL: u64 = 9;
 pub(crate) const FLOAT16: u64 = 10;
 pub(crate) const DOUBLE: u64 = 11;
 
+/// The value of an attribute.
+#[derive(Debug, Clone)]
+pub(crate) enum Attribute {
+    Int(i64),
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+    Text(&'static str),
+    Texts(Vec<&'static str>),
+}
+
 /// A ModelProto in the making.
 #[derive(Default)]
 pub(crate) struct OnnxModel {
@@ -33,6 +43,30 @@ impl OnnxModel {
     pub(crate) fn foreign_node(mut self, domain: &str, op: &str, inputs: &[&str], outputs: &[&str]) -> Self {
         self.push_node(domain, op, inputs, outputs, &[]);
         self.domains.push(domain.to_owned());
+        self
+    }
+
+    /// Of `ai.onnx.ml`.
+    pub(crate) fn ml_node(
+        mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> Self {
+        let mut node = Vec::new();
+        inputs.iter().for_each(|name| bytes(&mut node, 1, name.as_bytes()));
+        outputs.iter().for_each(|name| bytes(&mut node, 2, name.as_bytes()));
+        bytes(&mut node, 3, format!("the {op}").as_bytes());
+        bytes(&mut node, 4, op.as_bytes());
+        for (name, value) in attributes {
+            bytes(&mut node, 5, &attribute(name, value));
+        }
+        bytes(&mut node, 7, b"ai.onnx.ml");
+        bytes(&mut self.graph, 1, &node);
+        if !self.domains.iter().any(|domain| domain == "ai.onnx.ml") {
+            self.domains.push("ai.onnx.ml".into());
+        }
         self
     }
 
@@ -99,7 +133,7 @@ impl OnnxModel {
         self
     }
 
-    /// The bytes of the model, of opset 13.
+    /// The bytes of the model, of opset 13 and version 1 of other domains.
     pub(crate) fn write(mut self, name: &str) -> Vec<u8> {
         bytes(&mut self.graph, 2, name.as_bytes());
         let mut model = Vec::new();
@@ -114,6 +148,37 @@ impl OnnxModel {
         }
         model
     }
+}
+
+/// An AttributeProto.
+fn attribute(name: &str, value: &Attribute) -> Vec<u8> {
+    let mut proto = Vec::new();
+    bytes(&mut proto, 1, name.as_bytes());
+    let kind = match value {
+        Attribute::Int(int) => {
+            varint(&mut proto, 3, int.cast_unsigned());
+            2
+        }
+        Attribute::Ints(ints) => {
+            ints.iter().for_each(|int| varint(&mut proto, 8, int.cast_unsigned()));
+            7
+        }
+        Attribute::Floats(floats) => {
+            let packed: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+            bytes(&mut proto, 7, &packed);
+            6
+        }
+        Attribute::Text(text) => {
+            bytes(&mut proto, 4, text.as_bytes());
+            3
+        }
+        Attribute::Texts(texts) => {
+            texts.iter().for_each(|text| bytes(&mut proto, 9, text.as_bytes()));
+            8
+        }
+    };
+    varint(&mut proto, 20, kind);
+    proto
 }
 
 /// A TypeProto; a dimension of -1 is left open.
