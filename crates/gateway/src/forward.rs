@@ -49,6 +49,13 @@ pub(crate) async fn forward(worker: &Worker, request: Request<Incoming>, client:
             }
             None => answer::error(StatusCode::NOT_FOUND, format!("there is no deployment {name}")),
         },
+        Some(V2Path::RepositoryIndex) if parts.method == Method::POST => match hold(worker, body).await {
+            Ok((body, _)) => own::index(&table, &body.unwrap_or_default()),
+            Err(refusal) => refusal,
+        },
+        Some(V2Path::RepositoryIndex) => {
+            answer::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not for {}", parts.method, parts.uri.path()))
+        }
         Some(other) => own::protocol_answer(&other, &worker.shared),
         None => own::other_answer(parts.uri.path(), &worker.shared, &table).await,
     };

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use modelyard_core::{Mirror, RevisionNumber, VariantName};
+use modelyard_protocol::{Coding, Framing, InferResponse, JSON_LENGTH};
 use tokio::sync::mpsc;
 
 use crate::answer::Answer;
@@ -24,6 +25,8 @@ pub(crate) use serve::start;
 
 /// What a job holds beside its bodies, about: heads and bookkeeping.
 const OVERHEAD_BYTES: usize = 1_024;
+/// Of an answer that is compared, decompressed.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct CompiledMirror {
@@ -77,7 +80,7 @@ struct Reference {
     variant: VariantName,
     revision: RevisionNumber,
     /// `None` if it is encoded in a way that is not read here.
-    body: Option<Bytes>,
+    body: Option<Framed>,
 }
 
 impl Copied {
@@ -96,8 +99,33 @@ impl Copied {
     }
 }
 
-fn readable(headers: &HeaderMap, body: Option<&Bytes>) -> Option<Bytes> {
-    body.filter(|_| !headers.contains_key(header::CONTENT_ENCODING)).cloned()
+/// An answer's body, and how it is read.
+struct Framed {
+    body: Bytes,
+    framing: Framing,
+}
+
+fn readable(headers: &HeaderMap, body: Option<&Bytes>) -> Option<Framed> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str())).ok()?;
+    Some(Framed { body: body?.clone(), framing })
+}
+
+impl Framed {
+    fn read(&self) -> Option<InferResponse> {
+        let plain = self.framing.coding.decode(&self.body, LARGEST_ANSWER).ok()?;
+        InferResponse::decode(&plain, self.framing.json_length).ok()
+    }
+
+    /// Its JSON, for people; not what is compressed.
+    fn text(&self) -> &[u8] {
+        match self.framing {
+            Framing { coding: Coding::Identity, json_length } => {
+                self.body.get(..json_length.unwrap_or(self.body.len())).unwrap_or(&self.body)
+            }
+            _ => b"(compressed)",
+        }
+    }
 }
 
 /// A request to mirror.
@@ -111,7 +139,9 @@ struct Job {
 
 impl Job {
     fn bytes(&self) -> usize {
-        self.copied.body.len() + self.copied.reference.body.as_ref().map_or(0, Bytes::len) + OVERHEAD_BYTES
+        self.copied.body.len()
+            + self.copied.reference.body.as_ref().map_or(0, |framed| framed.body.len())
+            + OVERHEAD_BYTES
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode, header};
-use modelyard_protocol::{Live, Ready, ServerMetadata, V2Path};
+use modelyard_protocol::{BINARY_EXTENSION, IndexItem, IndexRequest, Live, Ready, ServerMetadata, V2Path};
 
 use crate::answer::{self, Answer};
 use crate::metrics;
 use crate::shared::Shared;
-use crate::table::Table;
+use crate::table::{CompiledVariant, Table};
 
 /// The server's part of the Open Inference Protocol.
 pub(crate) fn protocol_answer(path: &V2Path<'_>, shared: &Shared) -> Answer {
@@ -19,8 +19,9 @@ pub(crate) fn protocol_answer(path: &V2Path<'_>, shared: &Shared) -> Answer {
             answer::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &Ready { ready })
         }
         _ => {
+            let extensions = vec![BINARY_EXTENSION.into(), "model_repository".into()];
             let (name, version) = ("modelyard-gateway".into(), env!("CARGO_PKG_VERSION").into());
-            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions: Vec::new() })
+            answer::json(StatusCode::OK, &ServerMetadata { name, version, extensions })
         }
     }
 }
@@ -48,6 +49,25 @@ fn unready(shared: &Shared) -> Option<&'static str> {
         return Some("stopping\n");
     }
     (shared.table.load().version.sequence == 0).then_some("there is no route table yet\n")
+}
+
+/// The model repository extension's list: each version that a deployment has in its routes.
+pub(crate) fn index(table: &Table, body: &[u8]) -> Answer {
+    let asked = if body.is_empty() { Ok(IndexRequest::default()) } else { serde_json::from_slice(body) };
+    let asked: IndexRequest = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            return answer::error(StatusCode::BAD_REQUEST, format!("the body is not a valid request: {error}"));
+        }
+    };
+    let items = table.routes.iter().flat_map(|(name, route)| {
+        let unready = |v: &CompiledVariant| v.backends.is_empty().then_some("no worker of this version is ready");
+        route.variants.iter().map(move |v| IndexItem::new(name, &v.version, unready(v)))
+    });
+    let mut items: Vec<_> = items.filter(|item| item.is_ready() || !asked.ready).collect();
+    items.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    items.dedup();
+    answer::json(StatusCode::OK, &items)
 }
 
 /// As KServe lists them.

@@ -1,4 +1,5 @@
-//! Inference requests and responses as JSON. Knows no model: names and shapes are checked by the engine.
+//! Inference requests and responses as JSON, with tensors in it or, as bytes, behind it. Knows no model: names and
+//! shapes are checked by the engine.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -7,8 +8,8 @@ use modelyard_core::Datatype;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::json;
 use crate::tensor::{MAX_RANK, Tensor, TensorData, TensorError};
+use crate::{binary, json};
 
 /// A parameter of a request, a response or a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +60,18 @@ pub enum DecodeError {
     Tensor { name: String, problem: TensorError },
     #[error("tensor `{0}` is given twice")]
     Twice(String),
+    #[error("Inference-Header-Content-Length is {header}, and the body has {body} bytes")]
+    Header { header: usize, body: usize },
+    #[error("the body has {0} bytes more than its tensors")]
+    Trailing(usize),
+}
+
+/// A message as it goes over the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    pub body: Vec<u8>,
+    /// How much of it is JSON, if tensors follow: what `Inference-Header-Content-Length` says.
+    pub json_length: Option<usize>,
 }
 
 /// Why a tensor has no JSON form.
@@ -105,11 +118,17 @@ struct RawTensor<'a> {
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     shape: Vec<i64>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Parameters::is_empty")]
     parameters: Parameters,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, skip_serializing_if = "RawData::is_absent")]
     data: RawData<'a>,
 }
+
+/// What says how many bytes a tensor has behind the JSON.
+const BINARY_DATA_SIZE: &str = "binary_data_size";
+/// What an output, and for all of them a request, is asked to be.
+const BINARY_DATA: &str = "binary_data";
+const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 
 /// Tensor data: text until the datatype is known when read, elements when written.
 #[derive(Deserialize)]
@@ -122,6 +141,12 @@ enum RawData<'a> {
     Absent,
     Text(&'a RawValue),
     Elements(&'a TensorData),
+}
+
+impl RawData<'_> {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawData<'a> {
@@ -141,8 +166,9 @@ impl Serialize for RawData<'_> {
 }
 
 impl RawTensor<'_> {
-    fn read(self) -> Result<Tensor, DecodeError> {
-        let parsed = self.parse();
+    /// `rest` is what is left of the bytes behind the JSON, if there are such.
+    fn read(self, rest: &mut Option<&[u8]>) -> Result<Tensor, DecodeError> {
+        let parsed = self.parse(rest);
         let name = self.name.into_owned();
         match parsed {
             Ok((shape, data)) => Ok(Tensor { name, shape, data }),
@@ -150,7 +176,7 @@ impl RawTensor<'_> {
         }
     }
 
-    fn parse(&self) -> Result<(Vec<usize>, TensorData), TensorError> {
+    fn parse(&self, rest: &mut Option<&[u8]>) -> Result<(Vec<usize>, TensorData), TensorError> {
         let datatype: Datatype = self
             .datatype
             .parse()
@@ -161,10 +187,23 @@ impl RawTensor<'_> {
         }
         let shape = self.shape.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
         let shape = shape.map_err(|_| TensorError::NegativeDimension(self.shape.clone()))?;
-        match &self.data {
-            RawData::Text(text) => Ok((shape.clone(), json::decode(text.get(), datatype, &shape)?)),
-            _ if self.parameters.contains_key("binary_data_size") => Err(TensorError::BinaryExtension),
-            _ => Err(TensorError::NoData),
+        let data = match (&self.data, self.parameters.get(BINARY_DATA_SIZE)) {
+            (RawData::Text(text), None) => json::decode(text.get(), datatype, &shape)?,
+            (RawData::Text(_), Some(_)) => return Err(TensorError::TwoForms),
+            (_, Some(size)) => binary::from_bytes(take(rest, size)?, datatype, &shape)?,
+            (_, None) => return Err(TensorError::NoData),
+        };
+        Ok((shape, data))
+    }
+
+    fn new(tensor: &Tensor) -> RawTensor<'_> {
+        RawTensor {
+            name: Cow::Borrowed(&tensor.name),
+            datatype: Cow::Borrowed(tensor.datatype().as_str()),
+            #[expect(clippy::cast_possible_wrap, reason = "a tensor's dimensions are at most isize::MAX")]
+            shape: tensor.shape.iter().map(|d| *d as i64).collect(),
+            parameters: Parameters::new(),
+            data: RawData::Absent,
         }
     }
 
@@ -179,24 +218,50 @@ impl RawTensor<'_> {
             }
             _ => {}
         }
-        Ok(RawTensor {
-            name: Cow::Borrowed(&tensor.name),
-            datatype: Cow::Borrowed(tensor.datatype().as_str()),
-            #[expect(clippy::cast_possible_wrap, reason = "a tensor's dimensions are at most isize::MAX")]
-            shape: tensor.shape.iter().map(|d| *d as i64).collect(),
-            parameters: Parameters::new(),
-            data: RawData::Elements(&tensor.data),
-        })
+        Ok(RawTensor { data: RawData::Elements(&tensor.data), ..RawTensor::new(tensor) })
+    }
+
+    /// Its elements are appended to `behind`.
+    fn write_binary<'t>(tensor: &'t Tensor, behind: &mut Vec<u8>) -> RawTensor<'t> {
+        let before = behind.len();
+        binary::write(&tensor.data, behind);
+        let size = Parameter::Uint((behind.len() - before) as u64);
+        RawTensor { parameters: Parameters::from([(BINARY_DATA_SIZE.into(), size)]), ..RawTensor::new(tensor) }
     }
 }
 
-fn read_tensors(raw: Vec<RawTensor<'_>>) -> Result<Vec<Tensor>, DecodeError> {
+/// The next `size` bytes of what is behind the JSON.
+fn take<'b>(rest: &mut Option<&'b [u8]>, size: &Parameter) -> Result<&'b [u8], TensorError> {
+    let size = match size {
+        Parameter::Int(size) => usize::try_from(*size).ok(),
+        Parameter::Uint(size) => usize::try_from(*size).ok(),
+        Parameter::Bool(_) | Parameter::Float(_) | Parameter::String(_) => None,
+    };
+    let (size, bytes) = (size.ok_or(TensorError::BinarySize)?, rest.ok_or(TensorError::NoBinary)?);
+    let ends = TensorError::BinaryEnds { expected: size, found: bytes.len() };
+    let (taken, left) = bytes.split_at_checked(size).ok_or(ends)?;
+    *rest = Some(left);
+    Ok(taken)
+}
+
+fn read_tensors(raw: Vec<RawTensor<'_>>, mut rest: Option<&[u8]>) -> Result<Vec<Tensor>, DecodeError> {
     // A set, since a body may hold a million tensors: comparing each with all would take hours.
     let mut names = HashSet::with_capacity(raw.len());
     if let Some(tensor) = raw.iter().find(|tensor| !names.insert(&*tensor.name)) {
         return Err(DecodeError::Twice(tensor.name.to_string()));
     }
-    raw.into_iter().map(RawTensor::read).collect()
+    let tensors = raw.into_iter().map(|tensor| tensor.read(&mut rest)).collect::<Result<_, _>>()?;
+    match rest {
+        Some(left) if !left.is_empty() => Err(DecodeError::Trailing(left.len())),
+        _ => Ok(tensors),
+    }
+}
+
+/// The JSON of a body, and what is behind it, if anything may be.
+fn split(body: &[u8], json_length: Option<usize>) -> Result<(&[u8], Option<&[u8]>), DecodeError> {
+    let Some(header) = json_length else { return Ok((body, None)) };
+    let too_long = DecodeError::Header { header, body: body.len() };
+    body.split_at_checked(header).map(|(json, rest)| (json, Some(rest))).ok_or(too_long)
 }
 
 impl InferRequest {
@@ -205,13 +270,33 @@ impl InferRequest {
     /// # Errors
     /// If it is not JSON of the protocol's form, or a tensor's data does not match its shape and datatype.
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        let raw: RawRequest<'_> = serde_json::from_slice(body)?;
+        Self::decode(body, None)
+    }
+
+    /// As [`InferRequest::from_json`], where `json_length` is what `Inference-Header-Content-Length` says, if it is
+    /// there: tensors may follow so many bytes of JSON.
+    ///
+    /// # Errors
+    /// If it is not of the protocol's form, or a tensor's data does not match its shape and datatype.
+    pub fn decode(body: &[u8], json_length: Option<usize>) -> Result<Self, DecodeError> {
+        let (json, rest) = split(body, json_length)?;
+        let raw: RawRequest<'_> = serde_json::from_slice(json)?;
         Ok(Self {
             id: raw.id.map(Cow::into_owned),
             parameters: raw.parameters,
-            inputs: read_tensors(raw.inputs)?,
+            inputs: read_tensors(raw.inputs, rest)?,
             outputs: raw.outputs,
         })
+    }
+
+    /// Whether an output is to be bytes: by what is said of it, else of all.
+    pub fn wants_binary(&self, output: &str) -> bool {
+        let flag = |parameters: &Parameters, name: &str| match parameters.get(name) {
+            Some(Parameter::Bool(wanted)) => Some(*wanted),
+            _ => None,
+        };
+        let of_it = self.outputs.iter().find(|o| o.name == output).and_then(|o| flag(&o.parameters, BINARY_DATA));
+        of_it.or_else(|| flag(&self.parameters, BINARY_DATA_OUTPUT)).unwrap_or(false)
     }
 
     /// # Errors
@@ -231,26 +316,50 @@ impl InferResponse {
     /// # Errors
     /// As [`InferRequest::from_json`].
     pub fn from_json(body: &[u8]) -> Result<Self, DecodeError> {
-        let raw: RawResponse<'_> = serde_json::from_slice(body)?;
+        Self::decode(body, None)
+    }
+
+    /// # Errors
+    /// As [`InferRequest::decode`].
+    pub fn decode(body: &[u8], json_length: Option<usize>) -> Result<Self, DecodeError> {
+        let (json, rest) = split(body, json_length)?;
+        let raw: RawResponse<'_> = serde_json::from_slice(json)?;
         Ok(Self {
             model_name: raw.model_name.into_owned(),
             model_version: raw.model_version.map(Cow::into_owned),
             id: raw.id.map(Cow::into_owned),
             parameters: raw.parameters,
-            outputs: read_tensors(raw.outputs)?,
+            outputs: read_tensors(raw.outputs, rest)?,
         })
     }
 
     /// # Errors
     /// If a tensor has no JSON form.
     pub fn to_json(&self) -> Result<Vec<u8>, EncodeError> {
+        self.encode(|_| false).map(|encoded| encoded.body)
+    }
+
+    /// With the outputs that `is_binary` says behind the JSON.
+    ///
+    /// # Errors
+    /// If another has no JSON form.
+    pub fn encode(&self, is_binary: impl Fn(&str) -> bool) -> Result<Encoded, EncodeError> {
+        let mut behind = Vec::new();
+        let outputs = self.outputs.iter().map(|tensor| match is_binary(&tensor.name) {
+            true => Ok(RawTensor::write_binary(tensor, &mut behind)),
+            false => RawTensor::write(tensor),
+        });
+        let outputs = outputs.collect::<Result<_, _>>()?;
         let raw = RawResponse {
             model_name: Cow::Borrowed(&self.model_name),
             model_version: self.model_version.as_deref().map(Cow::Borrowed),
             id: self.id.as_deref().map(Cow::Borrowed),
             parameters: self.parameters.clone(),
-            outputs: self.outputs.iter().map(RawTensor::write).collect::<Result<_, _>>()?,
+            outputs,
         };
-        Ok(serde_json::to_vec(&raw)?)
+        let mut body = serde_json::to_vec(&raw)?;
+        let json_length = self.outputs.iter().any(|tensor| is_binary(&tensor.name)).then_some(body.len());
+        body.append(&mut behind);
+        Ok(Encoded { body, json_length })
     }
 }

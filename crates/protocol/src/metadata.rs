@@ -44,6 +44,42 @@ pub struct ModelMetadata {
     pub outputs: Vec<TensorSpec>,
 }
 
+/// `POST /v2/repository/index`: what is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRequest {
+    /// Only what is ready.
+    #[serde(default)]
+    pub ready: bool,
+}
+
+/// An item of the answer, which is a list (Triton's model repository extension).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexItem {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `READY` or `UNAVAILABLE`.
+    pub state: String,
+    /// Why it is not ready.
+    pub reason: String,
+}
+
+impl IndexItem {
+    pub fn new(name: &str, version: &str, unready: Option<&str>) -> Self {
+        let state = if unready.is_none() { "READY" } else { "UNAVAILABLE" };
+        Self {
+            name: name.to_owned(),
+            version: Some(version.to_owned()),
+            state: state.to_owned(),
+            reason: unready.unwrap_or_default().to_owned(),
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.reason.is_empty()
+    }
+}
+
 /// The body of every answer with a status of 400 and above.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

@@ -9,6 +9,8 @@ pub enum V2Path<'a> {
     Live,
     /// `/v2/health/ready`
     Ready,
+    /// `/v2/repository/index`, a `POST`
+    RepositoryIndex,
     /// `/v2/models/{name}[/versions/{version}][/ready|/infer]`
     Model { name: &'a str, version: Option<&'a str>, action: ModelAction },
 }
@@ -34,6 +36,7 @@ pub fn parse_path(path: &str) -> Option<V2Path<'_>> {
         "" | "/" => Some(V2Path::Server),
         "/health/live" => Some(V2Path::Live),
         "/health/ready" => Some(V2Path::Ready),
+        "/repository/index" => Some(V2Path::RepositoryIndex),
         _ => None,
     }
 }
@@ -76,6 +79,7 @@ mod tests {
         assert_eq!(parse_path("/v2"), Some(V2Path::Server));
         assert_eq!(parse_path("/v2/health/live"), Some(V2Path::Live));
         assert_eq!(parse_path("/v2/health/ready"), Some(V2Path::Ready));
+        assert_eq!(parse_path("/v2/repository/index"), Some(V2Path::RepositoryIndex));
         assert_eq!(parse_path("/v2/models/m"), model("m", None, ModelAction::Metadata));
         assert_eq!(parse_path("/v2/models/m/ready"), model("m", None, ModelAction::Ready));
         assert_eq!(parse_path("/v2/models/m/infer"), model("m", None, ModelAction::Infer));

@@ -56,8 +56,26 @@ pub enum TensorError {
     Element { index: usize, expected: &'static str, found: String },
     #[error("it has no `data`")]
     NoData,
-    #[error("its data is binary, which this server does not take yet: send it as JSON")]
-    BinaryExtension,
+    #[error(
+        "its data is binary (`binary_data_size`), and the header Inference-Header-Content-Length does not say where it begins"
+    )]
+    NoBinary,
+    #[error("its `binary_data_size` must be a number of bytes")]
+    BinarySize,
+    #[error("it has both `data` and `binary_data_size`")]
+    TwoForms,
+    #[error("its binary data needs {expected} bytes, and the body has {found} left for it")]
+    BinaryEnds { expected: usize, found: usize },
+    #[error("its shape {shape:?} of {datatype} needs {expected} bytes, but its data has {found}")]
+    Bytes { shape: Vec<usize>, datatype: Datatype, expected: usize, found: usize },
+    #[error("element {0} of its data ends early")]
+    Truncated(usize),
+    #[error("its data has {0} bytes more than its elements")]
+    Trailing(usize),
+    #[error("a raw body is for a model of one input, and this one has {0}")]
+    RawInputs(usize),
+    #[error("a raw body is for an input of one free dimension beside the batch, and this one is {0:?}")]
+    RawShape(Vec<i64>),
 }
 
 /// Runs `$body` with `$vec` bound to the vector of any variant.

@@ -81,7 +81,8 @@ fn errors_name_the_tensor_and_what_was_expected() {
     assert_eq!(input(r#""datatype":"FP32","shape":[1]"#), "tensor `x`: it has no `data`");
     assert_eq!(
         input(r#""datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}"#),
-        "tensor `x`: its data is binary, which this server does not take yet: send it as JSON"
+        "tensor `x`: its data is binary (`binary_data_size`), and the header Inference-Header-Content-Length does not say \
+         where it begins"
     );
     let twice = r#"{"name":"x","datatype":"FP32","shape":[1],"data":[1]}"#;
     assert_eq!(refused(&format!(r#"{{"inputs":[{twice},{twice}]}}"#)), "tensor `x` is given twice");

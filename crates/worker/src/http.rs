@@ -6,15 +6,16 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
 use modelyard_engine::{Engine, InferError};
 use modelyard_protocol::{
-    ErrorBody, InferRequest, InferResponse, Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata,
-    V2Path, parse_path,
+    BINARY_EXTENSION, Coding, Encoded, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, InferRequest,
+    InferResponse, JSON_LENGTH, Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata, V2Path, binary,
+    parse_path,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -118,6 +119,7 @@ async fn protocol(State(worker): State<Arc<Worker>>, request: Request) -> Respon
             Ok(()) => model(&worker, action, request).await,
             Err(refusal) => Err(refusal),
         },
+        Some(V2Path::RepositoryIndex) => index(&worker, request).await,
         Some(path) => server(&worker, path, request.method()),
         None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))),
     };
@@ -135,15 +137,27 @@ fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response
         V2Path::Live => json(StatusCode::OK, &Live { live: true }),
         V2Path::Ready if worker.ready() => json(StatusCode::OK, &Ready { ready: true }),
         V2Path::Ready => json(StatusCode::SERVICE_UNAVAILABLE, &worker.not_ready()),
-        V2Path::Server | V2Path::Model { .. } => {
+        V2Path::Server | V2Path::RepositoryIndex | V2Path::Model { .. } => {
             let metadata = ServerMetadata {
                 name: "modelyard-worker".into(),
                 version: env!("CARGO_PKG_VERSION").into(),
-                extensions: Vec::new(),
+                extensions: vec![BINARY_EXTENSION.into(), "model_repository".into()],
             };
             json(StatusCode::OK, &metadata)
         }
     })
+}
+
+/// The one model that there is.
+async fn index(worker: &Worker, request: Request) -> Result<Response, Refusal> {
+    must_be(request.method(), &Method::POST)?;
+    let body = Bytes::from_request(request, &()).await.map_err(|e| Refusal::new(e.status(), e.body_text()))?;
+    let asked = if body.is_empty() { Ok(IndexRequest::default()) } else { serde_json::from_slice(&body) };
+    let asked = asked.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let unready = (!worker.ready()).then(|| worker.not_ready().reason);
+    let item = IndexItem::new(&worker.identity.name, &worker.identity.version, unready.as_deref());
+    let items: Vec<_> = Some(item).into_iter().filter(|item| item.is_ready() || !asked.ready).collect();
+    Ok(json(StatusCode::OK, &items))
 }
 
 async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result<Response, Refusal> {
@@ -203,6 +217,7 @@ impl Worker {
 
     async fn infer(&self, request: Request) -> Result<Response, Refusal> {
         let model = self.model()?;
+        let (framing, accepted) = codings(request.headers())?;
         let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let message = format!("the body is larger than {} bytes", self.max_body);
@@ -210,26 +225,74 @@ impl Worker {
             }
             status => Refusal::new(status, rejection.body_text()),
         })?;
-        let (identity, metrics) = (self.identity.clone(), self.metrics.clone());
-        // Reading and writing JSON is computing too.
-        let answer = model.pool.submit(move |engine| answer(engine, &identity, &metrics, &body));
+        let (identity, metrics, limit) = (self.identity.clone(), self.metrics.clone(), self.max_body);
+        // Reading and writing JSON is computing too, and so is compressing.
+        let answer = model.pool.submit(move |engine| {
+            let body = framing.coding.decode(&body, limit)?;
+            let Encoded { body, json_length } = answer(engine, &identity, &metrics, &body, framing.json_length)?;
+            let (body, coding) = accepted.encode(body);
+            Ok::<_, Refusal>(Written { body, json_length, coding })
+        });
         let answer = answer.map_err(|QueueFull| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many requests wait here as may: try again".into())
         })?;
-        let body = answer.await.map_err(|_| {
+        let written = answer.await.map_err(|_| {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the worker failed on this request".into())
         })??;
-        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+        Ok(written.into_response())
+    }
+}
+
+/// How the request's body is to be read, and how its answer may be written.
+fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str()))?;
+    Ok((framing, header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted)))
+}
+
+/// An answer, ready to be sent.
+struct Written {
+    body: Vec<u8>,
+    json_length: Option<usize>,
+    coding: Coding,
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        let content = if self.json_length.is_some() { "application/octet-stream" } else { "application/json" };
+        let mut response = ([(header::CONTENT_TYPE, content)], self.body).into_response();
+        let headers = response.headers_mut();
+        if let Some(length) = self.json_length {
+            headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(coding) = self.coding.name() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        response
     }
 }
 
 /// From the bytes of a request to those of its response.
-fn answer(engine: &dyn Engine, identity: &Identity, metrics: &Metrics, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn answer(
+    engine: &dyn Engine,
+    identity: &Identity,
+    metrics: &Metrics,
+    body: &[u8],
+    json_length: Option<usize>,
+) -> Result<Encoded, Refusal> {
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let request = InferRequest::from_json(body).map_err(|error| bad(error.to_string()))?;
-    let wanted: Vec<String> = request.outputs.into_iter().map(|output| output.name).collect();
+    // No JSON at all is a raw request: a tensor and nothing said of it.
+    let is_raw = json_length == Some(0);
+    let mut request = if is_raw {
+        let input = binary::raw_input(body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
+        InferRequest { inputs: vec![input], ..InferRequest::default() }
+    } else {
+        InferRequest::decode(body, json_length).map_err(|error| bad(error.to_string()))?
+    };
+    let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
+    let inputs = std::mem::take(&mut request.inputs);
     let begun = Instant::now();
-    let result = engine.infer(request.inputs, &wanted);
+    let result = engine.infer(inputs, &wanted);
     metrics.inference.observe(begun.elapsed().as_secs_f64());
     let outputs = result.map_err(|error| match error {
         InferError::BadInput(message) => bad(message),
@@ -241,12 +304,12 @@ fn answer(engine: &dyn Engine, identity: &Identity, metrics: &Metrics, body: &[u
     let response = InferResponse {
         model_name: identity.name.clone(),
         model_version: Some(identity.version.clone()),
-        id: request.id,
+        id: request.id.clone(),
         parameters: modelyard_protocol::Parameters::new(),
         outputs,
     };
     // An output without a JSON form is a matter of what was asked for: other outputs may have one.
-    response.to_json().map_err(|error| bad(error.to_string()))
+    response.encode(|output| is_raw || request.wants_binary(output)).map_err(|error| bad(error.to_string()))
 }
 
 /// Why there is no answer, as the protocol says it.
@@ -259,6 +322,17 @@ struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, message: String) -> Self {
         Self { status, message }
+    }
+}
+
+impl From<FramingError> for Refusal {
+    fn from(error: FramingError) -> Self {
+        let status = match error {
+            FramingError::JsonLength | FramingError::Broken(_) => StatusCode::BAD_REQUEST,
+            FramingError::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            FramingError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

@@ -9,17 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use modelyard_core::{DisagreementExample, Mirror, Redaction, Timestamp, VariantName};
-use modelyard_protocol::InferResponse;
 use tokio::sync::{Mutex, watch};
 use tokio::task::LocalSet;
 
 use crate::ask::{Ask, Outcome, ask_variant};
 use crate::compare::{Comparison, compare};
 use crate::counters::VariantCounters;
-use crate::mirror::{Job, Jobs, readable};
+use crate::mirror::{Framed, Job, Jobs, readable};
 use crate::pool::Pool;
 use crate::shared::{Shared, Worker};
 use crate::table::CompiledVariant;
@@ -121,12 +119,12 @@ struct Judged {
     spec: Arc<Mirror>,
     counters: Arc<VariantCounters>,
     job: Job,
-    answer: Option<Bytes>,
+    answer: Option<Framed>,
 }
 
 impl Judged {
     fn judge(self, candidate: VariantName) {
-        let read = |body: &Option<Bytes>| InferResponse::from_json(body.as_ref()?).ok();
+        let read = |answer: &Option<Framed>| answer.as_ref()?.read();
         let Some((reference, answer)) = read(&self.job.copied.reference.body).zip(read(&self.answer)) else {
             self.counters.mirrored.unreadable.fetch_add(1, Relaxed);
             return;
@@ -143,7 +141,9 @@ impl Judged {
             Redaction::Inputs | Redaction::Nothing => difference.to_string(),
         });
         let reference = &self.job.copied.reference;
-        let shown = |body: &Option<Bytes>| body.as_deref().filter(|_| redact != Redaction::Values).map(beginning);
+        let shown = |answer: &Option<Framed>| {
+            answer.as_ref().filter(|_| redact != Redaction::Values).map(|a| beginning(a.text()))
+        };
         DisagreementExample {
             at: now(),
             request_id: String::from_utf8_lossy(self.job.request_id.as_bytes()).into_owned(),

@@ -96,6 +96,14 @@ fn a_model_that_fails_on_a_request_answers_500_and_goes_on() {
 }
 
 #[test]
+fn the_repository_is_listed() {
+    let worker = Worker::start("linear-1.onnx", &[]);
+    let answer = call(worker.address, "POST", "/v2/repository/index", r#"{"ready":true}"#).unwrap();
+    assert_eq!(answer.json(), json!([{"name": "linear", "version": "2", "state": "READY", "reason": ""}]));
+    assert_eq!(call(worker.address, "GET", "/v2/repository/index", "").unwrap().status, 405);
+}
+
+#[test]
 fn a_dense_network_is_served_too() {
     let worker = Worker::start("linear-dense.json", &["--threads", "1"]);
     assert_eq!(worker.get("/v2/models/linear").json()["platform"], "dense");
