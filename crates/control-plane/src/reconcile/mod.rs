@@ -50,7 +50,7 @@ pub async fn run(app: Arc<App>) -> Epoch {
             Err(Unfinished::Store(StoreError::Fenced { seen, .. })) => return seen,
             Err(error) => {
                 tracing::warn!(%error, "no decision can be made; traffic goes on as it was");
-                execute::refresh_backends(&app, last.as_ref()).await;
+                execute::refresh_backends(&app, last.as_ref(), &calls).await;
                 RETRY_AFTER
             }
         };
@@ -72,7 +72,7 @@ pub async fn run(app: Arc<App>) -> Epoch {
 /// One reconcile, top to bottom. Answers when time alone calls for the next.
 async fn pass(app: &Arc<App>, last: &mut Option<Inputs>, calls: &mut Calls) -> Result<Option<Timestamp>, Unfinished> {
     calls.reap();
-    let inputs = gather::inputs(app, now(), last).await?;
+    let inputs = gather::inputs(app, now(), last, calls).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
     let wake_at = plan.wake_at;
