@@ -7,8 +7,8 @@ use modelyard_core::plan::{Commit, Plan};
 use modelyard_core::state::{Cause, Phase, Revision, Rollout};
 use modelyard_core::verdict::Decision;
 use modelyard_core::{
-    DeploymentName, Epoch, Evidence, Observed, OnInconclusive, RevisionNumber, Route, RouteTable, Weight, Window,
-    WorkloadId,
+    Analysis, DeploymentName, Epoch, Evidence, Observed, OnInconclusive, Rate, RevisionNumber, Route, RouteTable,
+    Weight, Window, WorkloadId,
 };
 use modelyard_planner::{Stage, Trial, judge};
 
@@ -131,8 +131,9 @@ fn advanced(
             now: inputs.now,
             measurements: &inputs.measurements,
         });
-        // The number by itself, too: whatever judges.
-        let is_passed = verdict.decision == Decision::Pass && candidate.requests >= analysis.min_requests;
+        // The numbers by themselves, too: whatever judges.
+        let is_shown = candidate.requests >= analysis.min_requests && may_be_shown(analysis, &candidate);
+        let is_passed = verdict.decision == Decision::Pass && is_shown;
         let is_let_pass = may_give_up && verdict.decision != Decision::Fail;
         holds(is_passed || is_let_pass, || {
             format!(
@@ -144,6 +145,18 @@ fn advanced(
     Ok(())
 }
 
+/// Whether any test at all could be as sure as it must be that errors keep their limit: the evidence against a rate at the limit
+/// is at most the likelihood ratio to it of the rate that was seen.
+fn may_be_shown(analysis: &Analysis, seen: &Evidence) -> bool {
+    let Some(limit) = analysis.max_error_rate.map(Rate::share) else { return true };
+    let float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let (errors, good) = (float(seen.errors), float(seen.requests.saturating_sub(seen.errors)));
+    let rate = errors / (errors + good);
+    let of_errors = if errors > 0.0 { errors * (rate / limit).ln() } else { 0.0 };
+    let evidence = of_errors + good * ((1.0 - rate) / (1.0 - limit)).ln();
+    rate < limit && evidence >= -(1.0 - analysis.power.share()).ln()
+}
+
 fn evidence(inputs: &Inputs, name: &DeploymentName, window: Window, of: impl Fn(RevisionNumber) -> bool) -> Evidence {
     let mut all = Evidence::default();
     let of_window = inputs.evidence.iter().filter(|(key, _)| key.deployment == *name && key.window == window);
@@ -152,7 +165,8 @@ fn evidence(inputs: &Inputs, name: &DeploymentName, window: Window, of: impl Fn(
 }
 
 /// From what was written to what is: no phase goes backward, and what the state names is there.
-pub(crate) fn written(before: &DesiredDeployment, after: &DesiredDeployment) -> Result<(), Broken> {
+pub(crate) fn written(before: &DesiredDeployment, after: &DesiredDeployment, commit: &Commit) -> Result<(), Broken> {
+    holds(before.parent == commit.parent, || "a decision is written on the state that it was made from".into())?;
     holds(after.parent > before.parent, || "generations are monotone".into())?;
     let named = after.state.stable.into_iter().chain(after.state.rollout.as_ref().map(|r| r.revision));
     for number in named {

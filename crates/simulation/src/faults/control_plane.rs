@@ -17,6 +17,9 @@ use super::store::LEASE;
 
 /// How much earlier than the store the holder takes its lease for lapsed.
 const MARGIN: u64 = 1_000;
+/// How long a gateway that is silent is waited for before what it sends to ends; and in a new term, any gateway.
+const WAITED_FOR: u64 = 30_000;
+const WAITED_FOR_AT_FIRST: u64 = 10_000;
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     pub(crate) name: &'static str,
@@ -40,6 +43,8 @@ pub(crate) enum Halt {
 pub(crate) struct About {
     pub(crate) plan: Plan,
     pub(crate) observed: u64,
+    /// The gateways that had to be waited for then.
+    pub(crate) followed: Vec<bool>,
     /// It has asked its term already, and will not again before its first act.
     pub(crate) is_past_check: bool,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Term {
     lapses: u64,
     pub(crate) published: Rc<Published>,
     pub(crate) following: Following,
+    /// When each gateway reported last.
+    told: BTreeMap<GatewayId, u64>,
     pub(crate) last: Option<Inputs>,
     pub(crate) calls: BTreeMap<WorkloadId, UnderWay>,
     pub(crate) wake_at: Option<Timestamp>,
@@ -115,6 +122,7 @@ impl Term {
             lapses: now + LEASE - MARGIN,
             published: Rc::new(Published { table: following.published().clone(), made: now }),
             following,
+            told: BTreeMap::new(),
             last: None,
             calls: BTreeMap::new(),
             wake_at: None,
@@ -135,12 +143,14 @@ impl Term {
     }
 
     pub(crate) fn report(&mut self, report: &EvidenceReport, now: u64) {
+        self.told.insert(report.gateway.clone(), now);
         self.following.report(report.clone(), self.age(now));
     }
 
-    /// Whether a gateway was heard of lately, under any of its names.
-    pub(crate) fn hears(&self, ids: &[GatewayId], now: u64) -> bool {
-        self.following.heard(self.age(now)).any(|report| ids.contains(&report.gateway))
+    /// Whether no workload may end that a gateway sends to, under any of its names: the promise, in numbers of its own.
+    pub(crate) fn waits_for(&self, ids: &[GatewayId], now: u64) -> bool {
+        let told = |id| self.told.get(id).is_some_and(|told| now < *told + WAITED_FOR);
+        now < self.began + WAITED_FOR_AT_FIRST || ids.iter().any(told)
     }
 
     /// Makes `routes` the table that gateways follow, unless it is already.

@@ -8,6 +8,7 @@ use modelyard_core::{DeploymentName, Observation, Observed, Timestamp, WorkloadI
 use modelyard_planner::plan;
 
 use super::control_plane::{About, Call, Halt, UnderWay};
+use super::gateway::Gateway;
 use super::people::{self, Act};
 use super::store::StoreError;
 use super::world::{Mail, World};
@@ -35,7 +36,10 @@ impl World {
             check::decided(&inputs, &next)?;
         }
         self.story.count("look");
-        let about = About { plan: next, observed: now, is_past_check: false };
+        let term = self.planes[plane].term.as_ref();
+        let waits_for = |gateway: &Gateway| term.is_some_and(|term| term.waits_for(&gateway.ids, now));
+        let followed = self.gateways.iter().map(waits_for).collect();
+        let about = About { plan: next, observed: now, followed, is_past_check: false };
         if let Some(term) = &mut self.planes[plane].term {
             term.last = Some(inputs);
             term.wake_at = about.plan.wake_at;
@@ -249,7 +253,7 @@ impl World {
         let before = self.store.row(name).cloned();
         let written = self.store.commit(name, commit, epoch, wall);
         match (&written, before, self.store.row(name)) {
-            (Ok(()), Some(before), Some(after)) => check::written(&before, after)?,
+            (Ok(()), Some(before), Some(after)) => check::written(&before, after, commit)?,
             (Err(StoreError::Stale | StoreError::NotFound), ..) => self.story.count("store refuses a stale decision"),
             _ => {}
         }
@@ -317,7 +321,7 @@ impl World {
         let observation = self.observe(plane, &last.deployments);
         let plan = plan(&Inputs { observation, ..last });
         let undecided = plan.commits.keys().cloned().collect();
-        self.publish(plane, &About { plan, observed, is_past_check: false }, &undecided);
+        self.publish(plane, &About { plan, observed, followed: Vec::new(), is_past_check: false }, &undecided);
     }
 
     /// A call on its way to the runtime; a workload has one at a time.
@@ -331,10 +335,7 @@ impl World {
             return;
         }
         let (epoch, name, verb) = (term.epoch, self.planes[plane].name, call.verb());
-        let hears = |gateway: &super::gateway::Gateway| {
-            self.planes[plane].term.as_ref().is_some_and(|term| term.hears(&gateway.ids, now))
-        };
-        let followed: Vec<_> = self.gateways.iter().map(hears).collect();
+        let followed = about.followed.clone();
         if let Some(term) = self.planes[plane].term.as_mut() {
             term.calls.insert(id.clone(), UnderWay { call: call.clone(), number });
         }

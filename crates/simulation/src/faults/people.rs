@@ -94,7 +94,7 @@ fn strategy(rng: &mut Rng) -> Result<Strategy, NameError> {
 
 fn analysis(rng: &mut Rng) -> Result<Analysis, NameError> {
     Ok(Analysis {
-        min_requests: 30,
+        min_requests: [30, 30, 200][rng.usize(..3)],
         warmup: [0, 0, 10][rng.usize(..3)],
         max_error_rate: Some(Rate::from_share(0.05)?),
         max_latency_p50: rng.bool().then(|| Span::from_millis(50)),

@@ -51,6 +51,7 @@ impl Coverage {
         "fault: clock steps backward",
         "fault: gateway restarts",
         "fault: gateway cut off",
+        "fault: gateway cut off with a table that it has not told of",
         "fault: gateway cut off for longer than it is waited for",
         "fault: table lost",
         "fault: table late",

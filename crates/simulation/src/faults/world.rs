@@ -336,6 +336,12 @@ impl World {
             self.story.tell(|| format!("{name} refuses table {version}: it follows {before}"));
         }
         let after = gateway.following.table.version;
+        if after == version && self.chance(15) {
+            let millis = self.rng.u64(1_000..25_000);
+            self.story.count("fault: gateway cut off with a table that it has not told of");
+            self.story.tell(|| format!("gateway {name} is cut off for {millis} ms before it can say so"));
+            self.gateways[index].cut_until = now + millis;
+        }
         check::holds(after >= before, || {
             format!("tables of a gateway are monotone: {name} went from {before} to {after}")
         })
