@@ -91,7 +91,10 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
     let python = venv.join("bin/python");
     // The Python that the environment was made from may have been upgraded away since: ask the library itself.
     let is_made = fs::read_to_string(&stamp).is_ok_and(|made| made == pins())
-        && run(Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server, tritonclient.http"])).is_ok();
+        && run(
+            Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server, tritonclient.http"])
+        )
+        .is_ok();
     if !is_made {
         make(&dir, &venv, &python, console)?;
         fs::write(&stamp, pins()).with_context(|| format!("cannot write {}", stamp.display()))?;

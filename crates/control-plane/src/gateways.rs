@@ -2,48 +2,35 @@
 //!
 //! A table goes out through a `watch` channel: a slow gateway skips to the latest, and never holds another one up.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use modelyard_core::{
-    DeploymentName, DisagreementExample, Epoch, Evidence, EvidenceKey, EvidenceReport, GatewayId, Observed, Route,
-    RouteTable, TableVersion, VariantEvidence, WorkloadId,
+    DeploymentName, DisagreementExample, Epoch, Evidence, EvidenceKey, EvidenceReport, Following, GatewayId, Observed,
+    Route, RouteTable, TableVersion, VariantEvidence, WorkloadId,
 };
 use modelyard_store::ExposureRow;
 use tokio::sync::{Notify, watch};
 
-/// How long a gateway that no longer reports is taken to go on sending by its last table.
-const SILENT_AFTER: Duration = Duration::from_secs(30);
-/// How long after the beginning of a term all gateways that live are taken to have reported: those that followed an
-/// earlier control plane need some time to find that it is gone. Until then nobody knows what they send to.
-const REPORTS_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
-/// How long the counts of a gateway that is gone still count.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// How long a gateway that lives takes to apply a table and say so, at most: mostly it is a millisecond.
 const APPLIED_WITHIN: Duration = Duration::from_millis(50);
 
 pub struct Gateways {
     table: watch::Sender<Arc<RouteTable>>,
-    reports: Mutex<HashMap<GatewayId, Report>>,
+    following: Mutex<Following>,
     reported: Notify,
     since: Instant,
-}
-
-struct Report {
-    report: EvidenceReport,
-    seen: Instant,
 }
 
 impl Gateways {
     /// For one term of office. Nothing is published until [`Gateways::publish`]: an empty table would take
     /// everything off the air.
     pub fn new(epoch: Epoch) -> Self {
-        let version = TableVersion { epoch, sequence: 0 };
-        let table = RouteTable { version, deployments: BTreeMap::new() };
+        let following = Following::new(epoch);
         Self {
-            table: watch::Sender::new(Arc::new(table)),
-            reports: Mutex::default(),
+            table: watch::Sender::new(following.published().clone()),
+            following: Mutex::new(following),
             reported: Notify::new(),
             since: Instant::now(),
         }
@@ -52,16 +39,12 @@ impl Gateways {
     /// Makes `routes` the table that all gateways follow. Routes as before are not sent again.
     /// Answers with the table's version, if it is a new one.
     pub fn publish(&self, routes: BTreeMap<DeploymentName, Route>) -> Option<TableVersion> {
-        let is_new = self.table.send_if_modified(|table| {
-            let TableVersion { epoch, sequence } = table.version;
-            let news = sequence == 0 || table.deployments != routes;
-            if news {
-                let version = TableVersion { epoch, sequence: sequence + 1 };
-                *table = Arc::new(RouteTable { version, deployments: routes });
-            }
-            news
-        });
-        is_new.then(|| self.table.borrow().version)
+        let mut following = self.following();
+        let table = following.publish(routes)?;
+        let version = table.version;
+        // While the lock is held: tables go out in their order.
+        self.table.send_replace(table);
+        Some(version)
     }
 
     /// The table published last.
@@ -76,24 +59,20 @@ impl Gateways {
 
     /// Takes a gateway's report. True if it tells something new.
     pub fn report(&self, report: EvidenceReport) -> bool {
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        reports.retain(|_, r| r.seen.elapsed() < FORGOTTEN_AFTER);
-        let news = reports.get(&report.gateway).is_none_or(|known| known.report != report);
-        reports.insert(report.gateway.clone(), Report { report, seen: Instant::now() });
+        let is_new = self.following().report(report, self.since.elapsed());
         self.reported.notify_waiters();
-        news
+        is_new
     }
 
     /// The sum of what all gateways counted.
     pub fn evidence(&self) -> BTreeMap<EvidenceKey, Evidence> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        modelyard_core::evidence::merge(reports.values().map(|r| &r.report))
+        modelyard_core::evidence::merge(self.following().reports())
     }
 
     /// Who was assigned to which variant, by gateway.
     pub fn exposures(&self) -> Vec<ExposureRow> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let variants = reports.values().flat_map(|r| r.report.variants.iter().map(|v| (&r.report.gateway, v)));
+        let following = self.following();
+        let variants = following.reports().flat_map(|report| report.variants.iter().map(|v| (&report.gateway, v)));
         let exposed = variants.filter(|(_, v)| !v.evidence.exposure.is_empty());
         let row = |(gateway, v): (&GatewayId, &VariantEvidence)| ExposureRow {
             deployment: v.deployment.clone(),
@@ -109,19 +88,12 @@ impl Gateways {
     /// The latest mirrored requests of a deployment that were answered otherwise, the latest first. None unless its mirror
     /// keeps some.
     pub fn examples(&self, deployment: &DeploymentName, limit: usize) -> Vec<DisagreementExample> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        modelyard_core::evidence::examples(reports.values().map(|r| &r.report), deployment, limit)
+        modelyard_core::evidence::examples(self.following().reports(), deployment, limit)
     }
 
     /// The workloads that a gateway may still send to.
     pub fn in_use(&self) -> Observed<BTreeSet<WorkloadId>> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.since.elapsed() < REPORTS_EXPECTED_WITHIN {
-            return Observed::Unknown { reason: "some gateway may not have reported yet".into() };
-        }
-        let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
-        let reported = heard.flat_map(|r| r.report.in_use.iter().cloned());
-        Observed::Known(self.table.borrow().workloads().into_iter().chain(reported).collect())
+        self.following().in_use(self.since.elapsed())
     }
 
     /// Waits until all gateways that were heard of lately follow this table or a later one. Not for long: one of them may
@@ -142,8 +114,11 @@ impl Gateways {
 
     /// The gateways heard of lately, with the table each follows.
     pub fn known(&self) -> Vec<(GatewayId, TableVersion)> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = reports.values().filter(|r| r.seen.elapsed() < SILENT_AFTER);
-        heard.map(|r| (r.report.gateway.clone(), r.report.applied)).collect()
+        let following = self.following();
+        following.heard(self.since.elapsed()).map(|report| (report.gateway.clone(), report.applied)).collect()
+    }
+
+    fn following(&self) -> MutexGuard<'_, Following> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,6 +44,15 @@ impl Observation {
         static ABSENT: Observed<WorkloadStatus> = Observed::Absent;
         self.workloads.get(id).unwrap_or(&ABSENT)
     }
+
+    /// Takes workloads that are there for unknown: of what is under way for them, only a later observation tells.
+    pub fn take_for_unknown<'a>(&mut self, ids: impl IntoIterator<Item = &'a WorkloadId>, reason: &str) {
+        for id in ids {
+            if let Some(observed) = self.workloads.get_mut(id) {
+                *observed = Observed::Unknown { reason: reason.to_owned() };
+            }
+        }
+    }
 }
 
 /// A workload as it runs.

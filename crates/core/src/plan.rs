@@ -50,6 +50,15 @@ pub struct Commit {
     pub events: Vec<EventDraft>,
 }
 
+impl Commit {
+    /// What was the latest revision when it was made. Numbers of revisions are never used twice, so that this tells a deployment
+    /// from one of that name that was deleted, whose counts of writes begin anew.
+    pub fn made_for(&self) -> Option<RevisionNumber> {
+        let of_state = || self.state.rollout.as_ref().map(|rollout| rollout.revision);
+        self.rollback.as_ref().map(|draft| draft.from).or_else(of_state)
+    }
+}
+
 /// A revision to be made as a copy of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

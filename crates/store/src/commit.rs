@@ -66,19 +66,22 @@ type Named<'c> = (&'c &'c DeploymentName, &'c &'c Commit);
 
 /// The names of those that were at the state expected.
 async fn compare_and_set_all<'c>(tx: &mut Tx, commits: impl Iterator<Item = Named<'c>>) -> Result<BTreeSet<String>> {
-    let (mut names, mut parents, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut names, mut parents, mut states, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, commit) in commits {
         names.push(name.to_string());
         parents.push(signed(commit.parent.0));
         states.push(Json(&commit.state));
+        targets.push(commit.made_for().map(|target| signed(target.0)));
     }
     let written = sqlx::query_scalar!(
         "update deployments d set state = c.state, state_version = d.state_version + 1
-         from unnest($1::text[], $2::bigint[], $3::jsonb[]) as c (name, parent, state)
-         where d.name = c.name and d.state_version = c.parent returning d.name",
+         from unnest($1::text[], $2::bigint[], $3::jsonb[], $4::bigint[]) as c (name, parent, state, target)
+         where d.name = c.name and d.state_version = c.parent and d.target = coalesce(c.target, d.target)
+         returning d.name",
         &names,
         &parents,
         &states as &[Json<&DeploymentState>],
+        &targets as &[Option<i64>],
     );
     Ok(written.fetch_all(&mut **tx).await?.into_iter().collect())
 }
@@ -110,10 +113,12 @@ async fn record_outcomes<'c>(tx: &mut Tx, commits: impl Iterator<Item = Named<'c
 async fn compare_and_set(tx: &mut Tx, name: &DeploymentName, commit: &Commit) -> Result<()> {
     let expected = signed(commit.parent.0);
     let written = sqlx::query!(
-        "update deployments set state = $3, state_version = state_version + 1 where name = $1 and state_version = $2",
+        "update deployments set state = $3, state_version = state_version + 1
+         where name = $1 and state_version = $2 and target = coalesce($4::bigint, target)",
         name.as_str(),
         expected,
         Json(&commit.state) as _,
+        commit.made_for().map(|target| signed(target.0)),
     );
     if written.execute(&mut **tx).await?.rows_affected() == 1 {
         return Ok(());

@@ -61,6 +61,14 @@ impl Calls {
         self.make(app, id.clone(), Call::Remove(id));
     }
 
+    /// What is being removed. It may be there for as long as its call takes, and gone at any moment.
+    pub(super) fn removing(&self) -> impl Iterator<Item = &WorkloadId> {
+        self.under_way.values().filter_map(|under_way| match &under_way.call {
+            Call::Remove(id) => Some(id),
+            Call::Ensure(_) => None,
+        })
+    }
+
     fn make(&mut self, app: &Arc<App>, id: WorkloadId, call: Call) {
         if let Some(under_way) = self.under_way.get_mut(&id) {
             under_way.is_overtaken = under_way.call != call;

@@ -133,9 +133,9 @@ pub(super) async fn note(app: &App, events: &[EventDraft]) -> Result<(), Unfinis
 /// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join
 /// the routes. Time and evidence stand still, so that the planner has nothing new to decide on; where readiness alone
 /// would lead it to a decision, the deployment's route stays.
-pub(super) async fn refresh_backends(app: &App, last: Option<&Inputs>) {
+pub(super) async fn refresh_backends(app: &App, last: Option<&Inputs>, calls: &Calls) {
     let Some(last) = last else { return };
-    let observation = gather::observation(app, &last.deployments).await;
+    let observation = gather::observation(app, &last.deployments, calls).await;
     let inputs = Inputs { observation, ..last.clone() };
     let plan = modelyard_planner::plan(&inputs);
     let undecided = plan.commits.into_keys().collect();

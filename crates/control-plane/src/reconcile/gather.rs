@@ -6,6 +6,8 @@ use modelyard_core::inputs::{DesiredDeployment, Inputs};
 use modelyard_core::{DeploymentName, Observation, Observed, Timestamp, WorkloadId};
 use modelyard_store::StoreError;
 
+use super::calls::Calls;
+use super::drifts::Drifts;
 use crate::app::App;
 
 /// From `last`, what the look before was made from: of what is wanted, only what was written to since is read again.
@@ -16,12 +18,16 @@ pub(super) async fn inputs<'l>(
     app: &App,
     now: Timestamp,
     last: &'l mut Option<Inputs>,
-) -> Result<&'l mut Inputs, StoreError> {
+    calls: &Calls,
+    drifts: &mut Drifts,
+) -> Result<&'l Inputs, StoreError> {
     let mut first = Inputs::default();
     let known = last.as_mut().map_or(&mut first.deployments, |last| &mut last.deployments);
     app.store.refresh_desired(app.term.epoch(), known).await?;
     let inputs = last.get_or_insert(first);
-    inputs.observation = observation(app, &inputs.deployments).await;
+    inputs.observation = observation(app, &inputs.deployments, calls).await;
+    inputs.failures.clone_from(calls.failures());
+    inputs.drifts.clone_from(drifts.recent(now));
     inputs.now = now;
     inputs.epoch = app.term.epoch();
     inputs.evidence = app.gateways.evidence();
@@ -31,8 +37,18 @@ pub(super) async fn inputs<'l>(
 }
 
 /// A runtime that does not answer leaves every workload that might run unknown: nothing is started twice, and nothing
-/// is taken to be ready.
-pub(super) async fn observation(app: &App, deployments: &BTreeMap<DeploymentName, DesiredDeployment>) -> Observation {
+/// is taken to be ready. So is what is being removed: whoever wants it again waits for what comes of the call.
+pub(super) async fn observation(
+    app: &App,
+    deployments: &BTreeMap<DeploymentName, DesiredDeployment>,
+    calls: &Calls,
+) -> Observation {
+    let mut observation = observed(app, deployments).await;
+    observation.take_for_unknown(calls.removing(), "it is being removed");
+    observation
+}
+
+async fn observed(app: &App, deployments: &BTreeMap<DeploymentName, DesiredDeployment>) -> Observation {
     match app.runtime.observe().await {
         Ok(observation) => observation,
         Err(error) => {

@@ -53,7 +53,7 @@ pub async fn run(app: Arc<App>) -> Epoch {
             Err(Unfinished::Store(StoreError::Fenced { seen, .. })) => return seen,
             Err(error) => {
                 tracing::warn!(%error, "no decision can be made; traffic goes on as it was");
-                execute::refresh_backends(&app, last.as_ref()).await;
+                execute::refresh_backends(&app, last.as_ref(), &calls).await;
                 RETRY_AFTER
             }
         };
@@ -80,9 +80,7 @@ async fn pass(
     drifts: &mut Drifts,
 ) -> Result<Option<Timestamp>, Unfinished> {
     calls.reap();
-    let inputs = gather::inputs(app, now(), last).await?;
-    inputs.failures.clone_from(calls.failures());
-    inputs.drifts.clone_from(drifts.recent(inputs.now));
+    let inputs = gather::inputs(app, now(), last, calls, drifts).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
     let changed = drifts.note(&inputs.observation, &plan.ensure, inputs.now);

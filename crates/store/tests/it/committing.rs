@@ -27,6 +27,21 @@ async fn a_commit_is_refused_after_any_other_write() {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })));
 }
 
+/// Counts of writes begin anew with a deployment that is made again; numbers of revisions do not.
+#[tokio::test]
+async fn a_decision_on_a_deployment_is_none_on_the_next_one_of_that_name() {
+    let fixture = Fixture::with_deployment().await;
+    let (name, stale) = (name("m"), fixture.completion().await);
+    fixture.store.delete_deployment(&name, None, &ann(), now()).await.unwrap();
+    assert_eq!(fixture.deploy("2").await, revision(2));
+    assert_eq!(fixture.completion().await.parent, stale.parent, "as many writes");
+    assert!(matches!(fixture.commit(&stale).await, Err(StoreError::Stale { .. })));
+    let together = [(&name, &stale)].into();
+    let refused = fixture.store.commit_all(&together, fixture.epoch, now()).await.unwrap();
+    assert_eq!(refused, [name.clone()].into());
+    fixture.complete().await;
+}
+
 fn empty() -> modelyard_core::plan::Commit {
     modelyard_core::plan::Commit {
         parent: modelyard_core::StateVersion(0),
