@@ -7,11 +7,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use modelyard_api::types::{Bundle, BundleFile};
-use modelyard_core::Digest;
-use modelyard_core::state::Phase;
-use modelyard_test_support::{Options, Stack, eventually};
+use modelyard_core::state::{Outcome, Phase};
+use modelyard_core::{Digest, RevisionNumber};
+use modelyard_test_support::{Options, Stack, eventually, eventually_within};
 
 const RTEN_TOLERANCE: &str = "1e-4";
 const ONNXRUNTIME_TOLERANCE: &str = "1e-6";
@@ -21,22 +22,27 @@ fn variable(name: &str) -> PathBuf {
     std::env::var_os(name).map(PathBuf::from).unwrap_or_else(|| panic!("{name} is not set: {hint}"))
 }
 
-/// Registers a model file as a version, and deploys it under the model's name.
-async fn deploy(stack: &Stack, model: &str, version: &str, file: &str) {
-    let path = variable("MODELYARD_TEST_MODELS").join(file);
-    let digest = Digest::of(&std::fs::read(&path).unwrap());
-    stack.client.upload(&path, &digest, |_| {}).await.unwrap();
+/// Registers a model file as a version, and has it roll out under the model's name.
+async fn apply(stack: &Stack, model: &str, version: &str, path: &Path, strategy: &str) -> RevisionNumber {
+    let file = path.file_name().unwrap().to_str().unwrap();
+    let digest = Digest::of(&std::fs::read(path).unwrap());
+    stack.client.upload(path, &digest, |_| {}).await.unwrap();
     let text = format!(
         "apiVersion: modelyard.dev/v1\nkind: Model\nmetadata: {{name: {model}}}\n---\n\
          apiVersion: modelyard.dev/v1\nkind: ModelVersion\nmetadata: {{name: {model}-{version}}}\n\
          spec: {{model: {model}, version: \"{version}\", format: onnx, artifact: {{uri: {file}}}}}\n---\n\
          apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: {model}}}\n\
-         spec: {{model: {model}, version: \"{version}\", allowSchemaChange: true, strategy: {{rolling: {{}}}}}}\n"
+         spec: {{model: {model}, version: \"{version}\", allowSchemaChange: true, strategy: {strategy}}}\n"
     );
     let file = BundleFile { name: "models.yaml".into(), text, artifacts: [(file.to_owned(), digest)].into() };
     let applied =
         stack.client.apply(&Bundle { files: vec![file] }, false, None).await.unwrap_or_else(|e| panic!("{e:?}"));
-    let revision = applied.documents.iter().find_map(|d| d.revision).unwrap();
+    applied.documents.iter().find_map(|d| d.revision).unwrap()
+}
+
+async fn deploy(stack: &Stack, model: &str, version: &str, file: &str) {
+    let path = variable("MODELYARD_TEST_MODELS").join(file);
+    let revision = apply(stack, model, version, &path, "{rolling: {}}").await;
     let name = model.parse().unwrap();
     eventually("it serves", async || {
         let deployment = stack.client.deployment(&name).await.ok()?;
@@ -80,4 +86,70 @@ async fn real_models_by_rten_agree_with_python() {
 async fn real_models_by_onnx_runtime_agree_with_python() {
     let library = variable("MODELYARD_TEST_ONNXRUNTIME").display().to_string();
     all_agree(vec![("MODELYARD_ONNXRUNTIME".into(), library)], ONNXRUNTIME_TOLERANCE).await;
+}
+
+/// A canary that begins as a shadow: the version is compared before it answers anybody.
+const SHADOWED: &str = "{canary: {shadow: {share: 100, hold: 1s}, steps: [{weight: 1, hold: 1h}], analysis: \
+                        {minRequests: 20, warmup: 0, maxDisagreement: 0.01}}}";
+
+/// What the gateway counted of a version: requests in all, and those of them that were mirrored to it.
+async fn asked(stack: &Stack, model: &str) -> (u64, u64) {
+    let metrics = reqwest::get(format!("{}/metrics", stack.gateway_url())).await.unwrap().text().await.unwrap();
+    let sum = |name: &str| -> u64 {
+        let of = |line: &&str| {
+            line.starts_with(name) && line.contains(&format!("\"{model}\"")) && line.contains("version=\"2\"")
+        };
+        metrics.lines().filter(of).filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    };
+    (sum("modelyard_gateway_requests_total{"), sum("modelyard_gateway_mirrored_total{"))
+}
+
+/// Weights with noise on them: the model runs, is as fast, fails at nothing, and answers otherwise.
+async fn is_caught(stack: &Stack, model: &str, file: &str, noise: &str) {
+    deploy(stack, model, "1", file).await;
+    let reference = variable("MODELYARD_TEST_MODELS").join(file);
+    let candidate = stack.state_dir().join(format!("{model}-off.onnx"));
+    let python = |arguments: Vec<String>| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mirrored.py");
+        let mut command = Command::new(variable("MODELYARD_TEST_PYTHON"));
+        command.arg(script).args(arguments);
+        async move {
+            let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    };
+    let texts = [&reference, &candidate].map(|path| path.display().to_string());
+    python([vec!["derive".into()], texts.to_vec(), vec![noise.into()]].concat()).await;
+    let revision = apply(stack, model, "2", &candidate, SHADOWED).await;
+    let url = format!("{}/v2/models/{model}", stack.gateway_url());
+    let name = model.parse().unwrap();
+    let outcome = async {
+        eventually_within(Duration::from_secs(120), "it is taken back", async || {
+            let outcome = stack.client.revision(&name, revision).await.ok()?.outcome;
+            matches!(outcome, Outcome::RolledBack { .. }).then(|| outcome.to_string())
+        })
+        .await
+    };
+    let load = async {
+        loop {
+            python([vec!["ask".into(), model.into()], texts.to_vec(), vec![url.clone(), "50".into()]].concat()).await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
+        () = load => unreachable!("it goes on"),
+    };
+    assert!(outcome.contains("maxDisagreement"), "{outcome}");
+    let (asked, mirrored) = asked(stack, model).await;
+    assert!(mirrored >= 20, "{mirrored}");
+    assert_eq!(asked, mirrored, "nobody but the shadow's copies asked version 2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_whose_weights_are_off_is_taken_back_before_it_answers_anybody() {
+    let library = variable("MODELYARD_TEST_ONNXRUNTIME").display().to_string();
+    let environment = vec![("MODELYARD_ONNXRUNTIME".into(), library)];
+    let stack = Stack::start_with(Options { environment, ..Options::default() }).await;
+    is_caught(&stack, "silero", "silero_vad_16k_op15.onnx", "0.05").await;
+    is_caught(&stack, "magika", "magika_standard_v3_3.onnx", "1.0").await;
 }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use modelyard_core::RevisionNumber;
 use modelyard_core::state::Outcome;
-use modelyard_test_support::{Load, Options, Stack, eventually, manifest, required};
+use modelyard_test_support::{Load, Options, Stack, eventually, manifest};
+
+const PROGRAM: &str = "MODELYARD_TEST_PROMETHEUS";
 
 /// What a service of the user's exposes about the answers it got: a number that a test can turn.
 struct Exporter {
@@ -77,7 +79,7 @@ impl Prometheus {
     }
 
     fn spawn(address: SocketAddr, dir: &Path) -> Child {
-        let mut command = Command::new(required("MODELYARD_TEST_PROMETHEUS"));
+        let mut command = Command::new(std::env::var_os(PROGRAM).unwrap());
         command
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
@@ -93,6 +95,15 @@ impl Drop for Prometheus {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Whether there is one to ask; says so where there is none.
+fn is_there() -> bool {
+    let is_there = std::env::var_os(PROGRAM).is_some();
+    if !is_there {
+        eprintln!("NOT TESTED with Prometheus: {PROGRAM} is not set; `cargo xtask test` sets it where it finds one");
+    }
+    is_there
 }
 
 fn free() -> SocketAddr {
@@ -119,12 +130,15 @@ fn canary(query: &str, max: u32) -> String {
 /// The gateway's own figures are what is asked for.
 #[tokio::test]
 async fn a_number_within_its_limit_lets_a_version_pass() {
+    if !is_there() {
+        return;
+    }
     let address = free();
     let stack = stack(address).await;
     let gateway = stack.gateway_url().strip_prefix("http://").unwrap().parse().unwrap();
     let _prometheus = Prometheus::start(address, &[gateway]);
     let load = Load::start(&stack.gateway_url(), "linear");
-    stack.apply(&canary(r#"sum(rate(modelyard_gateway_errors_total[10s])) or vector(0)"#, 0)).await;
+    stack.apply(&canary("sum(rate(modelyard_gateway_errors_total[10s]))", 0)).await;
     stack.completed(RevisionNumber(2)).await;
     let verdicts = stack.client.rollout(&"linear".parse().unwrap()).await.unwrap().verdicts;
     let checks = verdicts.iter().flat_map(|v| &v.verdict.checks);
@@ -135,6 +149,9 @@ async fn a_number_within_its_limit_lets_a_version_pass() {
 
 #[tokio::test]
 async fn a_number_above_its_limit_takes_the_version_back() {
+    if !is_there() {
+        return;
+    }
     let (address, exporter) = (free(), Exporter::start(12));
     let stack = stack(address).await;
     let _prometheus = Prometheus::start(address, &[exporter.address]);
@@ -148,6 +165,9 @@ async fn a_number_above_its_limit_takes_the_version_back() {
 /// No number is neither good nor bad; why there is none is told, and what comes then is gone by.
 #[tokio::test]
 async fn a_number_that_is_not_there_is_waited_for() {
+    if !is_there() {
+        return;
+    }
     let (address, exporter) = (free(), Exporter::start(3));
     let stack = stack(address).await;
     let load = Load::start(&stack.gateway_url(), "linear");

@@ -20,6 +20,9 @@ pub const REPORTS_EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the counts of a gateway that is gone still count.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
+/// Tables between the slowest gateway's and the one published last that are told apart.
+const MOST_TABLES: usize = 64;
+
 #[derive(Debug)]
 pub struct Following {
     published: Arc<RouteTable>,
@@ -49,6 +52,14 @@ impl Following {
             return None;
         }
         self.earlier.insert(self.published.version, self.published.workloads());
+        // A gateway that reports and follows nothing would have them grow without end. The two eldest as one: what they name
+        // is in use for longer than it need be.
+        if self.earlier.len() > MOST_TABLES
+            && let Some((_, eldest)) = self.earlier.pop_first()
+            && let Some(mut next) = self.earlier.first_entry()
+        {
+            next.get_mut().extend(eldest);
+        }
         let version = TableVersion { epoch, sequence: sequence + 1 };
         self.published = Arc::new(RouteTable { version, deployments: routes });
         Some(self.published.clone())

@@ -26,7 +26,7 @@ pub(crate) use serve::start;
 /// What a job holds beside its bodies, about: heads and bookkeeping.
 const OVERHEAD_BYTES: usize = 1_024;
 /// Of an answer that is compared, decompressed.
-const LARGEST_ANSWER: usize = 64 << 20;
+const LARGEST_ANSWER: usize = 8 << 20;
 
 #[derive(Debug)]
 pub(crate) struct CompiledMirror {

@@ -60,13 +60,17 @@ pub(crate) fn index(table: &Table, body: &[u8]) -> Answer {
             return answer::error(StatusCode::BAD_REQUEST, format!("the body is not a valid request: {error}"));
         }
     };
+    if table.version.sequence == 0 {
+        return answer::error(StatusCode::SERVICE_UNAVAILABLE, "the gateway has no route table yet");
+    }
     let items = table.routes.iter().flat_map(|(name, route)| {
         let unready = |v: &CompiledVariant| v.backends.is_empty().then_some("no worker of this version is ready");
         route.variants.iter().map(move |v| IndexItem::new(name, &v.version, unready(v)))
     });
     let mut items: Vec<_> = items.filter(|item| item.is_ready() || !asked.ready).collect();
-    items.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    items.dedup();
+    // Of a version in two workloads, as it is in the one that is ready.
+    items.sort_by(|a, b| (&a.name, &a.version, &a.state).cmp(&(&b.name, &b.version, &b.state)));
+    items.dedup_by(|next, kept| (&next.name, &next.version) == (&kept.name, &kept.version));
     answer::json(StatusCode::OK, &items)
 }
 

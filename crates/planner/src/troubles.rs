@@ -12,7 +12,8 @@ pub(crate) fn troubles(id: &WorkloadId, inputs: &Inputs) -> Vec<String> {
         Observed::Unknown { reason } => told.push(format!("the runtime does not tell: {reason}")),
         Observed::Known(status) => {
             for words in status.messages.iter().cloned().chain(of_workers(&status.replicas)) {
-                if !told.contains(&words) {
+                // A refusal is what a call failed by, too.
+                if !told.iter().any(|t| t.contains(&words)) {
                     told.push(words);
                 }
             }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 /// How much of a body, before compression, is JSON; tensors as bytes follow.
@@ -14,6 +14,12 @@ pub const BINARY_EXTENSION: &str = "binary_tensor_data";
 
 /// Shorter answers are not worth the time, whoever says that they would take them compressed: many clients always do.
 const WORTH_COMPRESSING: usize = 1 << 10;
+
+/// Of a compressed body: what numbers as text or as bytes do not exceed. A few bytes may hold gigabytes, and a request so
+/// short would be asked of one worker after the other.
+const PLAUSIBLE_RATIO: usize = 32;
+/// What any body may hold, however well it is compressed: tensors of zeros.
+const ALWAYS_ALLOWED: usize = 8 << 20;
 
 /// A content coding of HTTP (RFC 9110 §8.4.1); `deflate` is zlib's form, as there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,22 +75,24 @@ impl Coding {
     pub fn accepted(text: &str) -> Self {
         let offers = text.split(',').filter_map(|offer| {
             let (name, parameters) = offer.split_once(';').unwrap_or((offer, ""));
-            let weight = parameters.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
+            let weight = parameters.trim().to_ascii_lowercase();
+            let weight = weight.strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
             (weight != Some(0.0)).then(|| Self::parse(name).ok()).flatten()
         });
         offers.into_iter().find(|coding| *coding != Self::Identity).unwrap_or_default()
     }
 
-    /// The body as it was, at most `limit` bytes of it: a few bytes may hold gigabytes.
+    /// The body as it was, if that is at most `limit` bytes, and no more than such a body plausibly holds.
     ///
     /// # Errors
     /// If it is not of this coding, or longer.
     pub fn decode(self, body: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, FramingError> {
+        let limit = limit.min(body.len().saturating_mul(PLAUSIBLE_RATIO).max(ALWAYS_ALLOWED));
         let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
         let mut plain = Vec::new();
         let (read, name) = match self {
             Self::Identity => return Ok(Cow::Borrowed(body)),
-            Self::Gzip => (GzDecoder::new(body).take(most).read_to_end(&mut plain), "gzip"),
+            Self::Gzip => (MultiGzDecoder::new(body).take(most).read_to_end(&mut plain), "gzip"),
             Self::Deflate => (ZlibDecoder::new(body).take(most).read_to_end(&mut plain), "deflate"),
         };
         read.map_err(|_| FramingError::Broken(name))?;
@@ -147,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_body_that_grows_beyond_the_limit_or_is_damaged_is_refused() {
-        let (bomb, _) = Coding::Gzip.encode(vec![0; 10 << 20]);
-        assert!(bomb.len() < 100_000);
+        let (bomb, _) = Coding::Gzip.encode(vec![0; 20 << 20]);
+        assert!(bomb.len() < 200_000);
+        let beyond = Coding::Gzip.decode(&bomb, usize::MAX).unwrap_err().to_string();
+        assert_eq!(beyond, "the body is larger than 8388608 bytes when it is decompressed");
         let refused = |body: &[u8]| Coding::Gzip.decode(body, 1 << 20).unwrap_err().to_string();
         assert_eq!(refused(&bomb), "the body is larger than 1048576 bytes when it is decompressed");
         assert_eq!(refused(b"not at all"), "the body is not valid gzip");

@@ -64,6 +64,8 @@ pub enum DecodeError {
     Header { header: usize, body: usize },
     #[error("the body has {0} bytes more than its tensors")]
     Trailing(usize),
+    #[error("output `{output}`: the parameter `{parameter}` is not supported; leave it out")]
+    Unsupported { output: String, parameter: &'static str },
 }
 
 /// A message as it goes over the wire.
@@ -129,6 +131,8 @@ const BINARY_DATA_SIZE: &str = "binary_data_size";
 /// What an output, and for all of them a request, is asked to be.
 const BINARY_DATA: &str = "binary_data";
 const BINARY_DATA_OUTPUT: &str = "binary_data_output";
+/// Extensions of Triton that an answer without them would not be told apart from.
+const UNSUPPORTED: [&str; 2] = ["classification", "shared_memory_region"];
 
 /// Tensor data: text until the datatype is known when read, elements when written.
 #[derive(Deserialize)]
@@ -281,6 +285,11 @@ impl InferRequest {
     pub fn decode(body: &[u8], json_length: Option<usize>) -> Result<Self, DecodeError> {
         let (json, rest) = split(body, json_length)?;
         let raw: RawRequest<'_> = serde_json::from_slice(json)?;
+        for output in &raw.outputs {
+            if let Some(parameter) = UNSUPPORTED.into_iter().find(|name| output.parameters.contains_key(*name)) {
+                return Err(DecodeError::Unsupported { output: output.name.clone(), parameter });
+            }
+        }
         Ok(Self {
             id: raw.id.map(Cow::into_owned),
             parameters: raw.parameters,

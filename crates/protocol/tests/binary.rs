@@ -126,6 +126,11 @@ fn what_does_not_fit_is_refused_in_words() {
     ] {
         assert_eq!(request(&json, behind).unwrap_err(), words);
     }
+    let classes = r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#;
+    assert_eq!(
+        request(classes, &[]).unwrap_err(),
+        "output `y`: the parameter `classification` is not supported; leave it out"
+    );
     let error = InferRequest::decode(b"{}", Some(3)).unwrap_err().to_string();
     assert_eq!(error, "Inference-Header-Content-Length is 3, and the body has 2 bytes");
 }

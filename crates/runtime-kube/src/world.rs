@@ -90,6 +90,8 @@ fn pruned(object: &DynamicObject) -> Option<Value> {
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove("deployment.kubernetes.io/revision");
+        // Of a HorizontalPodAutoscaler, these are its status.
+        annotations.retain(|name, _| !name.starts_with("autoscaling.alpha.kubernetes.io/"));
     }
     Some(json)
 }

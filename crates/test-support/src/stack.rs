@@ -230,7 +230,12 @@ impl Stack {
         let log = log.expect("a log");
         let environment = self.options.environment.iter().map(|(k, v)| (k, v));
         let mut command = Command::new(binary(name));
-        command.args(arguments).args(more).envs(environment).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .args(more)
+            .env("NO_PROXY", "127.0.0.1,localhost")
+            .envs(environment)
+            .stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts")
     }
 

@@ -84,6 +84,13 @@ impl Calls {
         self.workloads.insert(task.id(), id);
     }
 
+    /// What is being removed and is wanted again is unknown until the call has ended: a look follows it.
+    pub(super) fn look_after_removals_but_of(&mut self, is_to_go: impl Fn(&WorkloadId) -> bool) {
+        for (id, under_way) in &mut self.under_way {
+            under_way.is_overtaken |= matches!(under_way.call, Call::Remove(_)) && !is_to_go(id);
+        }
+    }
+
     /// A failure is over once nothing is asked for its workload any more.
     pub(super) fn forget_failures_but_of(&mut self, is_asked_for: impl Fn(&WorkloadId) -> bool) {
         self.failures.retain(|id, _| is_asked_for(id));
@@ -134,7 +141,8 @@ impl Calls {
             Some(words) => self.failures.insert(id, words.clone()),
             None => self.failures.remove(&id),
         };
-        is_overtaken || before != failure
+        // Words may differ each time: those are told by the next look there is.
+        is_overtaken || before.is_some() != failure.is_some()
     }
 }
 

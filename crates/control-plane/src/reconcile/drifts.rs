@@ -11,6 +11,8 @@ use modelyard_core::{Actor, Observation, Observed, Span, Timestamp, Workload, Wo
 const REMEMBERED: Span = Span::from_secs(300);
 /// Of one workload within that time; whoever fights with another controller fills neither status nor events.
 const DIFFERENCES: usize = 8;
+/// Events that wait for a database that is gone; what comes then is in the status alone.
+const UNTOLD: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Drifts {
@@ -18,6 +20,8 @@ pub(super) struct Drifts {
     /// What each workload was asked to be when it was last seen to be just that. Before, and after it is asked to be
     /// something else, its objects come one by one, by our own hand.
     settled: BTreeMap<WorkloadId, Workload>,
+    /// Events that are not written yet: of each workload that has changed in a way that was not told of lately.
+    untold: Vec<EventDraft>,
 }
 
 impl Drifts {
@@ -26,28 +30,32 @@ impl Drifts {
         &self.recent
     }
 
+    pub(super) fn untold(&mut self) -> &mut Vec<EventDraft> {
+        &mut self.untold
+    }
+
     /// Takes the drift of workloads that are about to be ensured into account: one change is one, however many looks it
-    /// takes to mend. Answers with an event for each that has changed in a way that was not told of lately.
-    pub(super) fn note(
-        &mut self,
-        observation: &Observation,
-        ensure: &BTreeMap<WorkloadId, Workload>,
-        now: Timestamp,
-    ) -> Vec<EventDraft> {
-        let mut events = Vec::new();
+    /// takes to mend.
+    pub(super) fn note(&mut self, observation: &Observation, ensure: &BTreeMap<WorkloadId, Workload>, now: Timestamp) {
         for (id, observed) in &observation.workloads {
-            let Observed::Known(status) = observed else { continue };
+            // What becomes of it meanwhile is unknown too, and may be our own doing.
+            let Observed::Known(status) = observed else {
+                self.settled.remove(id);
+                continue;
+            };
             if status.drift.is_empty() {
-                self.settled.insert(id.clone(), status.workload.clone());
+                if self.settled.get(id) != Some(&status.workload) {
+                    self.settled.insert(id.clone(), status.workload.clone());
+                }
                 continue;
             }
             let settled = self.settled.remove(id);
             if settled.is_some_and(|workload| is_of(&workload, status)) && ensure.contains_key(id) {
-                events.extend(tell(&mut self.recent, id, &status.drift, now));
+                self.untold.extend(tell(&mut self.recent, id, &status.drift, now));
+                self.untold.truncate(UNTOLD);
             }
         }
         self.settled.retain(|id, _| observation.workloads.contains_key(id));
-        events
     }
 }
 
@@ -110,7 +118,8 @@ mod tests {
                 autoscaler: None,
             };
             let workloads = [(workload.id.clone(), Observed::Known(status))].into();
-            drifts.note(&Observation { workloads }, &ensure.into_iter().collect(), at(seconds))
+            drifts.note(&Observation { workloads }, &ensure.into_iter().collect(), at(seconds));
+            std::mem::take(drifts.untold())
         }
 
         fn recent(&mut self, seconds: u64) -> Option<Drift> {

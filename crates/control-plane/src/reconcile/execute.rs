@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use modelyard_core::event::EventDraft;
 use modelyard_core::inputs::Inputs;
 use modelyard_core::plan::{Commit, DeploymentReport, Plan};
 use modelyard_core::{DeploymentName, Route, TableVersion};
 use modelyard_store::StoreError;
 
 use super::calls::Calls;
+use super::drifts::Drifts;
 use super::{Unfinished, gather};
 use crate::app::App;
 
@@ -116,18 +116,25 @@ fn report(app: &App, planned: BTreeMap<DeploymentName, DeploymentReport>, undeci
     });
 }
 
-/// What was found and is no decision.
+/// 5. What was found and is no decision. What Postgres does not take now it is given by a later look.
 ///
 /// # Errors
-/// If Postgres does not take it, or another control plane is in office.
-pub(super) async fn note(app: &App, events: &[EventDraft]) -> Result<(), Unfinished> {
-    if events.is_empty() {
+/// If another control plane is in office.
+pub(super) async fn note(app: &App, drifts: &mut Drifts) -> Result<(), Unfinished> {
+    if drifts.untold().is_empty() {
         return Ok(());
     }
-    for event in events {
-        tracing::info!(kind = %event.kind, "{}", event.message);
+    match app.store.note(drifts.untold(), app.term.epoch(), crate::app::now()).await {
+        Ok(()) => {
+            for event in drifts.untold().drain(..) {
+                tracing::info!(kind = %event.kind, "{}", event.message);
+            }
+            app.wake.decided();
+        }
+        Err(error @ StoreError::Fenced { .. }) => return Err(error.into()),
+        Err(error) => tracing::warn!(%error, "drift that was mended is not among the events yet"),
     }
-    Ok(app.store.note(events, app.term.epoch(), crate::app::now()).await?)
+    Ok(())
 }
 
 /// While Postgres is gone, or the lease lapsed: no decision is made, but workers that end or come back leave and join

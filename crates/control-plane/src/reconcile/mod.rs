@@ -83,11 +83,12 @@ async fn pass(
     let inputs = gather::inputs(app, now(), last, calls, drifts).await?;
     app.term.check()?;
     let plan = modelyard_planner::plan(inputs);
-    let changed = drifts.note(&inputs.observation, &plan.ensure, inputs.now);
+    drifts.note(&inputs.observation, &plan.ensure, inputs.now);
+    calls.look_after_removals_but_of(|id| plan.remove.contains(id));
     calls.forget_failures_but_of(|id| plan.ensure.contains_key(id) || plan.remove.contains(id));
     let wake_at = plan.wake_at;
     execute::plan(app, plan, calls).await?;
-    execute::note(app, &changed).await?;
+    execute::note(app, drifts).await?;
     Ok(wake_at)
 }
 

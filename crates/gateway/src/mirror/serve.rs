@@ -151,7 +151,9 @@ impl Judged {
             reference_revision: reference.revision,
             candidate,
             differences: said.collect(),
-            request: (redact == Redaction::Nothing).then(|| beginning(&self.job.copied.body)),
+            request: readable(&self.job.parts.headers, Some(&self.job.copied.body))
+                .filter(|_| redact == Redaction::Nothing)
+                .map(|request| beginning(request.text())),
             reference_answer: shown(&reference.body),
             candidate_answer: shown(&self.answer),
         }

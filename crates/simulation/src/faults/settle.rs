@@ -123,7 +123,6 @@ impl World {
         }
         let running: BTreeSet<_> = self.runtime.ids().into_iter().collect();
         check::holds(running == wanted, || format!("what runs is what is wanted: {running:?}, {wanted:?}"))?;
-        // Time alone starts nothing more.
         self.pass(2_000)?;
         let shown: Vec<_> = self.gateways.iter().map(|g| &g.following.table.deployments).collect();
         check::holds(shown.iter().all(|routes| **routes == plan.routes), || {
@@ -131,8 +130,13 @@ impl World {
         })?;
         let Some((plane, again)) = self.look_in_office()? else { return Ok(()) };
         check::holds(again.is_settled(), || format!("planning right after yields nothing: {again}"))?;
-        self.planes[plane].clock_off += i64::try_from(Span::from_secs(60).as_millis()).unwrap_or(0);
-        Ok(())
+        // Nor does time alone, until the plan says so.
+        let now = self.planes[plane].wall(self.now());
+        let quiet = again.wake_at.map_or(Span::from_secs(60), |at| at.since(now).min(Span::from_secs(60)));
+        let quiet = i64::try_from(quiet.as_millis()).unwrap_or(0) - 1;
+        self.planes[plane].clock_off += quiet.max(0);
+        let Some((_, later)) = self.look_in_office()? else { return Ok(()) };
+        check::holds(later.is_settled(), || format!("time alone starts nothing more: {later}"))
     }
 }
 
