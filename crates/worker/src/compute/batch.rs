@@ -44,8 +44,8 @@ pub(super) fn obstacle(signature: &Signature) -> Option<String> {
 }
 
 impl<R: Request> Batching<R> {
-    pub(super) fn new(places: usize, limits: BatchLimits, metrics: Arc<Metrics>) -> Self {
-        let state = Guarded { queue: State::new(places, limits, Instant::now()), watching: 0 };
+    pub(super) fn new(threads: usize, places: usize, limits: BatchLimits, metrics: Arc<Metrics>) -> Self {
+        let state = Guarded { queue: State::new(threads, places, limits, Instant::now()), watching: 0 };
         Self { limits, metrics, state: Mutex::new(state), changed: Condvar::new(), off: OnceLock::new() }
     }
 

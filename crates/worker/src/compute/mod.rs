@@ -96,7 +96,7 @@ impl<R: Request> ComputePool<R> {
         // Batches of one row are none.
         let limits = limits.filter(|limits| obstacle.is_none() && limits.rows > 1);
         let queue = if let Some(limits) = limits {
-            let batching = Arc::new(Batching::new(places, limits, metrics.clone()));
+            let batching = Arc::new(Batching::new(threads, places, limits, metrics.clone()));
             spawn(threads, || {
                 let (engine, batching) = (engine.clone(), batching.clone());
                 move || engine.enter(&mut || batching.work(&*engine))

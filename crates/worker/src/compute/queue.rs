@@ -5,6 +5,9 @@
 //! equal in all dimensions of their inputs but the first, and in the outputs they want.
 //!
 //! When a batch goes:
+//! - Every request by itself and at once, as long as no more of them are in flight than there are threads: each has a
+//!   thread, and joining would only make it wait (measured on rten: two clients of two threads, kept together, got little
+//!   more than half as many answers).
 //! - At once when it is full.
 //! - Not while requests have yet to be read: they have come already, so reading them first is no waiting.
 //! - Not full, when its oldest request has waited for `delay`, or when nobody is missing. Somebody is missing if another
@@ -75,6 +78,7 @@ pub(super) enum Next<R: Request> {
 pub(super) struct State<R: Request> {
     limits: BatchLimits,
     places: usize,
+    threads: usize,
     unread: VecDeque<Unread<R>>,
     groups: Vec<Group<R>>,
     /// How many requests the groups have.
@@ -90,10 +94,11 @@ pub(super) struct State<R: Request> {
 }
 
 impl<R: Request> State<R> {
-    pub(super) fn new(places: usize, limits: BatchLimits, now: Instant) -> Self {
+    pub(super) fn new(threads: usize, places: usize, limits: BatchLimits, now: Instant) -> Self {
         Self {
             limits,
             places,
+            threads,
             unread: VecDeque::new(),
             groups: Vec::new(),
             read: 0,
@@ -162,10 +167,12 @@ impl<R: Request> State<R> {
 
     pub(super) fn next(&mut self, now: Instant) -> Next<R> {
         loop {
+            let at_once = self.peak.look(self.in_flight, now);
+            let is_joining = !self.is_off && at_once > self.threads;
             let oldest = (0..self.groups.len()).min_by_key(|at| self.groups[*at].oldest());
             let deadline = oldest.and_then(|at| self.groups[at].oldest()).map(|arrived| arrived + self.limits.delay);
             let is_late = deadline.is_some_and(|deadline| deadline <= now);
-            let full = (0..self.groups.len()).filter(|at| self.is_full(&self.groups[*at]));
+            let full = (0..self.groups.len()).filter(|at| !is_joining || self.is_full(&self.groups[*at]));
             let full = full.min_by_key(|at| self.groups[*at].oldest());
             // So many at most are read while one is late.
             let reads_on = !is_late || self.read < self.limits.rows;
@@ -179,7 +186,7 @@ impl<R: Request> State<R> {
                 self.reading += 1;
                 return Next::Read(unread);
             } else {
-                oldest.filter(|_| is_late || self.is_closed || !self.is_missing_some(now))
+                oldest.filter(|_| is_late || self.is_closed || !self.is_missing_some(at_once))
             };
             let Some(due) = due else {
                 return match deadline {
@@ -188,7 +195,7 @@ impl<R: Request> State<R> {
                     None => Next::Wait(None),
                 };
             };
-            let batch = self.take(due);
+            let batch = self.take(due, if is_joining { self.limits.rows } else { 0 });
             if !batch.is_empty() {
                 return Next::Compute(batch);
             }
@@ -196,16 +203,15 @@ impl<R: Request> State<R> {
     }
 
     fn is_full(&self, group: &Group<R>) -> bool {
-        self.is_off || group.is_single || group.rows >= self.limits.rows
+        group.is_single || group.rows >= self.limits.rows
     }
 
-    fn is_missing_some(&mut self, now: Instant) -> bool {
-        self.reading > 0 || self.in_flight < self.peak.look(self.in_flight, now)
+    fn is_missing_some(&self, at_once: usize) -> bool {
+        self.reading > 0 || self.in_flight < at_once
     }
 
-    /// As many of a group as make a batch, without those whose clients have left.
-    fn take(&mut self, at: usize) -> Vec<Asked<R>> {
-        let most = if self.is_off { 0 } else { self.limits.rows };
+    /// The first of a group and as many more as make `most` rows with it, without those whose clients have left.
+    fn take(&mut self, at: usize, most: usize) -> Vec<Asked<R>> {
         let group = &mut self.groups[at];
         let (mut taken, mut rows) = (Vec::new(), 0);
         while let Some(member) = group.members.front() {

@@ -107,10 +107,14 @@ const FOREVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(1);
 
 fn pool(engine: PlusOne, places: usize, limits: Option<(usize, Duration)>) -> Pool {
+    pool_of(1, engine, places, limits)
+}
+
+fn pool_of(threads: usize, engine: PlusOne, places: usize, limits: Option<(usize, Duration)>) -> Pool {
     let (engine, metrics) = (Arc::new(engine), Arc::new(Metrics::new()));
     let limits = limits.map(|(rows, delay)| BatchLimits { rows, delay });
     let shared: Arc<dyn Engine> = engine.clone();
-    let pool = ComputePool::start(&shared, 1, places, limits, &metrics).unwrap();
+    let pool = ComputePool::start(&shared, threads, places, limits, &metrics).unwrap();
     Pool { pool, engine, metrics }
 }
 
@@ -303,6 +307,18 @@ fn a_client_by_itself_never_waits_for_others() {
         assert_eq!(get(pool.ask(&[n])), Ok(vec![n + 1]));
     }
     assert_eq!(pool.engine.calls(), [1; 100]);
+}
+
+#[test]
+fn no_more_clients_than_threads_have_one_each() {
+    let pool = pool_of(3, plus_one(), 100, Some((8, FOREVER)));
+    thread::scope(|scope| {
+        for client in 0..3 {
+            let pool = &pool;
+            scope.spawn(move || (0..100).for_each(|_| assert_eq!(get(pool.ask(&[client])), Ok(vec![client + 1]))));
+        }
+    });
+    assert_eq!(pool.engine.calls(), [1; 300]);
 }
 
 #[test]
