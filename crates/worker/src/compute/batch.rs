@@ -130,10 +130,10 @@ impl<R: Request> Batching<R> {
         match read {
             Some(Ok((call, reply))) => self.lock().queue.join(Asked { call, reply, answer, arrived }),
             Some(Err(refusal)) => {
-                self.lock().queue.refused();
+                self.lock().queue.refused(Instant::now());
                 answer.send(refusal).ok();
             }
-            None => self.lock().queue.refused(),
+            None => self.lock().queue.refused(Instant::now()),
         }
     }
 
@@ -224,7 +224,7 @@ struct InHand<'a, R: Request> {
 impl<R: Request> InHand<'_, R> {
     fn answered(&mut self, count: usize) {
         self.count -= count;
-        self.batching.lock().queue.answered(count);
+        self.batching.lock().queue.answered(count, Instant::now());
     }
 }
 

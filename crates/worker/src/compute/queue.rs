@@ -143,13 +143,15 @@ impl<R: Request> State<R> {
     }
 
     /// A request that [`Next::Read`] gave has or gets its answer already.
-    pub(super) fn refused(&mut self) {
+    pub(super) fn refused(&mut self, now: Instant) {
         self.reading -= 1;
-        self.answered(1);
+        self.answered(1, now);
     }
 
     /// To be said before clients learn of it: one that asks again at once must not meet its own request.
-    pub(super) fn answered(&mut self, count: usize) {
+    pub(super) fn answered(&mut self, count: usize, now: Instant) {
+        // They were in flight until now, however long nothing else happened.
+        self.peak.look(self.in_flight, now);
         self.in_flight -= count;
     }
 
@@ -180,7 +182,7 @@ impl<R: Request> State<R> {
                 if is_late { oldest } else { full }
             } else if reads_on && let Some(unread) = self.unread.pop_front() {
                 if unread.answer.is_closed() {
-                    self.answered(1);
+                    self.answered(1, now);
                     continue;
                 }
                 self.reading += 1;

@@ -3,6 +3,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use modelyard_core::{Datatype, Signature, TensorSpec};
 use modelyard_protocol::TensorData;
 
+use super::queue::{Asked, Next, State};
 use super::*;
 
 /// Adds one to each number, of which it refuses, fails on and panics at one each.
@@ -332,6 +333,34 @@ fn those_who_asked_together_lately_are_waited_for() {
     let first = pool.ask(&[3]);
     assert_eq!([first, second, third].map(get), [Ok(vec![4]), Ok(vec![2]), Ok(vec![3])]);
     assert_eq!(pool.engine.calls(), [3]);
+}
+
+/// The queue alone, at times of the test's choice.
+#[test]
+fn those_whose_answers_took_long_are_waited_for_too() {
+    let (begin, delay) = (Instant::now(), Duration::from_millis(10));
+    let mut queue = State::<Ask>::new(1, 100, BatchLimits { rows: 8, delay }, begin);
+    let mut clients = Vec::new();
+    let mut ask = |queue: &mut State<Ask>, arrived: Instant| {
+        let (answer, client) = oneshot::channel();
+        clients.push(client);
+        queue.submit(Unread { request: Ask::PanicWhenRead, answer, arrived }).unwrap();
+        let Next::Read(Unread { answer, .. }) = queue.next(arrived) else { panic!("it is not read") };
+        let x = Tensor::new("x", vec![1], TensorData::Int64(vec![7])).unwrap();
+        queue.join(Asked { call: Call { inputs: vec![x], outputs: Vec::new() }, reply: (), answer, arrived });
+    };
+    (0..3).for_each(|_| ask(&mut queue, begin));
+    assert!(matches!(queue.next(begin), Next::Compute(batch) if batch.len() == 3));
+
+    let end = begin + delay * 100;
+    queue.answered(3, end);
+    ask(&mut queue, end);
+    assert!(matches!(queue.next(end), Next::Wait(Some(limit)) if limit == delay));
+    assert!(matches!(queue.next(end + delay), Next::Compute(batch) if batch.len() == 1));
+    // By then, nobody else has asked for long.
+    queue.answered(1, end + delay);
+    ask(&mut queue, end + delay * 3);
+    assert!(matches!(queue.next(end + delay * 3), Next::Compute(batch) if batch.len() == 1));
 }
 
 #[test]
