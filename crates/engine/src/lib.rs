@@ -38,6 +38,16 @@ pub trait Engine: Send + Sync {
     }
 }
 
+/// Checks a request as [`Engine::infer`] does, without running it: the inputs, in the order of the signature. Not for
+/// models with inputs whose rank is open.
+///
+/// # Errors
+/// [`InferError::BadInput`].
+pub fn fit(signature: &Signature, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, InferError> {
+    check::outputs(signature, outputs)?;
+    check::inputs(signature, &[], inputs)
+}
+
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {

@@ -9,6 +9,7 @@ mod infer;
 mod json;
 mod metadata;
 mod path;
+mod rows;
 mod tensor;
 
 pub use framing::{BINARY_EXTENSION, Coding, Framing, FramingError, JSON_LENGTH};

@@ -6,6 +6,8 @@
 use modelyard_core::TensorSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::infer::Parameters;
+
 /// `GET /v2/health/live`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
@@ -34,7 +36,7 @@ pub struct ServerMetadata {
 }
 
 /// `GET /v2/models/{name}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
     pub name: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -42,6 +44,9 @@ pub struct ModelMetadata {
     pub platform: String,
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
+    /// Beyond the specification, as other servers have it.
+    #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    pub parameters: Parameters,
 }
 
 /// `POST /v2/repository/index`: what is asked for.

@@ -49,6 +49,10 @@ impl WorkerProcess {
         std::fs::create_dir_all(dir)?;
         let (log, log_from) = log::open(dir)?;
         let drain = Span::from_millis(u64::try_from(config.drain_timeout.as_millis()).unwrap_or(u64::MAX));
+        let batching = workload.batching.map(|batching| {
+            let (size, delay) = (batching.max_batch_size.to_string(), batching.max_delay.to_string());
+            ["--max-batch-size".to_owned(), size, "--max-batch-delay".to_owned(), delay]
+        });
         let mut command = Command::new(&config.worker_binary);
         command
             .arg("serve")
@@ -63,6 +67,7 @@ impl WorkerProcess {
             .args(["--sha256", &workload.digest.to_string()])
             .args(["--listen", "127.0.0.1:0"])
             .args(["--drain-timeout", &drain.to_string()])
+            .args(batching.iter().flatten())
             .args(&config.worker_args)
             .env_clear()
             .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))

@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use modelyard_core::{Epoch, Observed, ReplicaPhase, ReplicaStatus, Workload};
+use modelyard_core::{Batching, Epoch, Observed, ReplicaPhase, ReplicaStatus, Span, Workload};
 use modelyard_runtime::conformance::{Behaviour, Harness, run};
 use modelyard_runtime::{Runtime as _, RuntimeError};
 use modelyard_runtime_local::{LocalError, LocalRuntime, stop_all};
@@ -251,6 +251,23 @@ fn workers_inherit_next_to_nothing() {
         // Cargo sets it for this test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         assert!(!variables.iter().any(|v| v.starts_with("CARGO_")), "{variables:?}");
+    });
+}
+
+#[test]
+fn workers_batch_as_their_workload_says() {
+    run(async |h: &mut Local| {
+        for batching in [None, Some(Batching { max_batch_size: 32, max_delay: Span::from_millis(2) })] {
+            let workload = Workload { batching, ..h.workload(Behaviour::Serves, 1).await };
+            h.local().ensure(&workload, EPOCH).await.unwrap();
+            until(h, &workload, |seen| seen.is_some_and(|r| r.phase == ReplicaPhase::Ready)).await;
+            let command = fs::read(format!("/proc/{}/cmdline", h.pid(&workload.id, "0"))).unwrap();
+            let arguments: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+            let said = arguments.windows(4).any(|a| a == ["--max-batch-size", "32", "--max-batch-delay", "2ms"]);
+            assert_eq!(said, batching.is_some(), "{arguments:?}");
+            h.local().remove(&workload.id, EPOCH).await.unwrap();
+            absent(h, &workload).await;
+        }
     });
 }
 

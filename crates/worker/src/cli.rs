@@ -7,6 +7,7 @@ use modelyard_core::{Digest, Format, Span};
 use modelyard_engine::EngineOptions;
 use reqwest::Url;
 
+use crate::compute::BatchLimits;
 use crate::fetch::Source;
 use crate::size::ByteSize;
 
@@ -148,6 +149,13 @@ pub(crate) struct ServeArgs {
     /// Requests that wait for a thread; more are answered 429.
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue: u16,
+    /// Compute waiting requests together, at most so many rows (their first dimension) at once. Only for models whose
+    /// rows do not depend on each other.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_batch_size: Option<u32>,
+    /// How long a request may wait for others to join it; 0ms if left out. It does not wait if none are to be expected.
+    #[arg(long, value_name = "DURATION", requires = "max_batch_size")]
+    pub(crate) max_batch_delay: Option<Span>,
     /// The largest request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "67108864")]
     pub(crate) max_body: usize,
@@ -157,5 +165,10 @@ impl ServeArgs {
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.map_or_else(cores, usize::from)
+    }
+
+    pub(crate) fn batching(&self) -> Option<BatchLimits> {
+        let rows = usize::try_from(self.max_batch_size?).unwrap_or(usize::MAX);
+        Some(BatchLimits { rows, delay: self.max_batch_delay.unwrap_or_default().as_duration() })
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) queued: Gauge,
     pub(crate) busy: Gauge,
     pub(crate) inference: Histogram,
+    pub(crate) queue_time: Histogram,
+    pub(crate) batch_rows: Histogram,
 }
 
 impl Metrics {
@@ -38,7 +40,13 @@ impl Metrics {
         // 50 µs to 26 s
         let inference = Histogram::new(exponential_buckets(50e-6, 2.0, 20));
         registry.register_with_unit("inference", "Time that the engine took", Unit::Seconds, inference.clone());
-        Self { registry, requests, errors, queued, busy, inference }
+        let queue_time = Histogram::new(exponential_buckets(50e-6, 2.0, 20));
+        let help = "Time from the arrival of a request to its computation";
+        registry.register_with_unit("queue", help, Unit::Seconds, queue_time.clone());
+        // 1 to 4096
+        let batch_rows = Histogram::new(exponential_buckets(1.0, 2.0, 13));
+        registry.register("batch_rows", "Rows of the batches computed, where requests are batched", batch_rows.clone());
+        Self { registry, requests, errors, queued, busy, inference, queue_time, batch_rows }
     }
 
     pub(crate) fn answered(&self, status: u16) {

@@ -122,7 +122,7 @@ fn load_model(args: &ServeArgs, worker: &Worker, runtime: &Handle) -> anyhow::Re
     if let Err(error) = warm_up(&*engine) {
         tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
     }
-    let pool = ComputePool::start(engine.clone(), args.threads(), args.queue.into(), &worker.metrics)
+    let pool = ComputePool::start(&engine, args.threads(), args.queue.into(), args.batching(), &worker.metrics)
         .context("compute threads cannot be started")?;
     tracing::info!(engine = engine.name(), threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
     let in_use = match artifact {

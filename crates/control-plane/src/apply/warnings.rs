@@ -11,9 +11,6 @@ pub(super) fn of(documents: &Documents<'_>, runtime: &str) -> Vec<Problem> {
     for located in &documents.all {
         let Resource::ModelDeployment(deployment) = &located.resource else { continue };
         let mut warn = |path: &str, message: &str| warnings.push(located.problem(path, message));
-        if deployment.spec.batching.is_some() {
-            warn("spec.batching", "kept, but this build's workers do not batch requests yet");
-        }
         if runtime == "local" {
             let spec = &deployment.spec;
             if !spec.resources.is_empty() {

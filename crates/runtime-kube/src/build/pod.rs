@@ -131,6 +131,10 @@ fn arguments(workload: &Workload, settings: &KubeSettings) -> Vec<String> {
     }
     flag("listen", format!("0.0.0.0:{PORT}"));
     flag("drain-timeout", span(settings.drain_timeout.as_secs()));
+    if let Some(batching) = workload.batching {
+        flag("max-batch-size", batching.max_batch_size.to_string());
+        flag("max-batch-delay", batching.max_delay.to_string());
+    }
     arguments
 }
 

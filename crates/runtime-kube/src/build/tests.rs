@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use modelyard_core::{Autoscaling, DisruptionBudget, Resources, Toleration};
+use modelyard_core::{Autoscaling, Batching, DisruptionBudget, Resources, Span, Toleration};
 
 use super::*;
 use crate::config::ArtifactCache;
@@ -52,6 +52,7 @@ fn a_workload_with_everything() {
     };
     let workload = Workload {
         resources: Resources { cpu: Some("250m".into()), memory: Some("128Mi".into()), gpu: Some(1) },
+        batching: Some(Batching { max_batch_size: 32, max_delay: Span::from_millis(2) }),
         node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
         tolerations: vec![toleration],
         autoscaling: Some(Autoscaling { min_replicas: 2, max_replicas: 8, target_cpu_utilization: 70 }),

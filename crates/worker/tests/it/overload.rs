@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use crate::client::Sending;
 use crate::process::{Worker, wait};
 
-const WIDTH: usize = 512;
+pub(crate) const WIDTH: usize = 512;
 
 /// A dense layer that takes its time.
-fn slow_model() -> String {
+pub(crate) fn slow_model() -> String {
     let row = format!("[{}]", vec!["1"; WIDTH].join(","));
     format!(r#"{{"layers":[{{"weights":[{}]}}]}}"#, vec![row; WIDTH].join(","))
 }
 
-fn request(rows: usize) -> String {
+pub(crate) fn request(rows: usize) -> String {
     let zeros = vec!["0"; rows * WIDTH].join(",");
     let mut body = String::new();
     write!(body, r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{rows},{WIDTH}],"data":[{zeros}]}}]}}"#)
@@ -21,7 +21,7 @@ fn request(rows: usize) -> String {
     body
 }
 
-fn send(worker: &Worker, body: &str) -> Sending {
+pub(crate) fn send(worker: &Worker, body: &str) -> Sending {
     let mut sending = Sending::head(worker.address, "POST", "/v2/models/linear/infer", body.len()).unwrap();
     sending.body(body).unwrap();
     sending

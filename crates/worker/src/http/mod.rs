@@ -1,7 +1,8 @@
 //! The Open Inference Protocol v2 over HTTP. The only module that knows axum.
 
+mod infer;
+
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -11,21 +12,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
-use modelyard_engine::{Engine, InferError};
+use modelyard_engine::Engine;
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, Encoded, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, InferRequest,
-    InferResponse, JSON_LENGTH, Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata, V2Path, binary,
-    parse_path,
+    BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live, ModelAction,
+    ModelMetadata, ModelReady, Parameter, Parameters, Ready, ServerMetadata, V2Path, parse_path,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::cli::ServeArgs;
-use crate::compute::{ComputePool, QueueFull};
+use crate::compute::{BatchLimits, ComputePool, QueueFull};
 use crate::drain::Traffic;
 use crate::fetch::Cached;
 use crate::metrics::{self, Metrics};
 use crate::progress::Progress;
+pub(crate) use infer::Inference;
 
 /// What the worker serves, and how it goes.
 pub(crate) struct Worker {
@@ -38,7 +39,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-struct Identity {
+pub(crate) struct Identity {
     name: String,
     version: String,
 }
@@ -46,7 +47,7 @@ struct Identity {
 pub(crate) struct Loaded {
     pub(crate) format: Format,
     pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) pool: ComputePool,
+    pub(crate) pool: ComputePool<Inference>,
     /// Keeps its artifact in the cache.
     pub(crate) _in_use: Option<Cached>,
 }
@@ -212,6 +213,7 @@ impl Worker {
             platform,
             inputs: signature.inputs,
             outputs: signature.outputs,
+            parameters: batching(model.pool.batching()),
         })
     }
 
@@ -225,14 +227,8 @@ impl Worker {
             }
             status => Refusal::new(status, rejection.body_text()),
         })?;
-        let (identity, metrics, limit) = (self.identity.clone(), self.metrics.clone(), self.max_body);
-        // Reading and writing JSON is computing too, and so is compressing.
-        let answer = model.pool.submit(move |engine| {
-            let body = framing.coding.decode(&body, limit)?;
-            let Encoded { body, json_length } = answer(engine, &identity, &metrics, &body, framing.json_length)?;
-            let (body, coding) = accepted.encode(body);
-            Ok::<_, Refusal>(Written { body, json_length, coding })
-        });
+        let inference = Inference { identity: self.identity.clone(), body, framing, accepted, limit: self.max_body };
+        let answer = model.pool.submit(inference);
         let answer = answer.map_err(|QueueFull| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many requests wait here as may: try again".into())
         })?;
@@ -250,71 +246,23 @@ fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
     Ok((framing, header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted)))
 }
 
-/// An answer, ready to be sent.
-struct Written {
-    body: Vec<u8>,
-    json_length: Option<usize>,
-    coding: Coding,
-}
-
-impl IntoResponse for Written {
-    fn into_response(self) -> Response {
-        let content = if self.json_length.is_some() { "application/octet-stream" } else { "application/json" };
-        let mut response = ([(header::CONTENT_TYPE, content)], self.body).into_response();
-        let headers = response.headers_mut();
-        if let Some(length) = self.json_length {
-            headers.insert(JSON_LENGTH, HeaderValue::from(length));
-        }
-        if let Some(coding) = self.coding.name() {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
-        }
-        response
+/// What a model's metadata says of batching, where it was asked for.
+fn batching(state: Option<Result<BatchLimits, &str>>) -> Parameters {
+    let named = |name: &str, value: Parameter| (name.to_owned(), value);
+    match state {
+        None => Parameters::new(),
+        Some(Ok(limits)) => [
+            named("max_batch_size", Parameter::Uint(limits.rows as u64)),
+            named("max_batch_delay_ms", Parameter::Uint(u64::try_from(limits.delay.as_millis()).unwrap_or(u64::MAX))),
+        ]
+        .into(),
+        Some(Err(reason)) => [named("not_batched", Parameter::String(reason.to_owned()))].into(),
     }
-}
-
-/// From the bytes of a request to those of its response.
-fn answer(
-    engine: &dyn Engine,
-    identity: &Identity,
-    metrics: &Metrics,
-    body: &[u8],
-    json_length: Option<usize>,
-) -> Result<Encoded, Refusal> {
-    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
-    // No JSON at all is a raw request: a tensor and nothing said of it.
-    let is_raw = json_length == Some(0);
-    let mut request = if is_raw {
-        let input = binary::raw_input(body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
-        InferRequest { inputs: vec![input], ..InferRequest::default() }
-    } else {
-        InferRequest::decode(body, json_length).map_err(|error| bad(error.to_string()))?
-    };
-    let wanted: Vec<String> = request.outputs.iter().map(|output| output.name.clone()).collect();
-    let inputs = std::mem::take(&mut request.inputs);
-    let begun = Instant::now();
-    let result = engine.infer(inputs, &wanted);
-    metrics.inference.observe(begun.elapsed().as_secs_f64());
-    let outputs = result.map_err(|error| match error {
-        InferError::BadInput(message) => bad(message),
-        InferError::Failed(_) => {
-            tracing::warn!("{error}");
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-        }
-    })?;
-    let response = InferResponse {
-        model_name: identity.name.clone(),
-        model_version: Some(identity.version.clone()),
-        id: request.id.clone(),
-        parameters: modelyard_protocol::Parameters::new(),
-        outputs,
-    };
-    // An output without a JSON form is a matter of what was asked for: other outputs may have one.
-    response.encode(|output| is_raw || request.wants_binary(output)).map_err(|error| bad(error.to_string()))
 }
 
 /// Why there is no answer, as the protocol says it.
 #[derive(Debug)]
-struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
 }

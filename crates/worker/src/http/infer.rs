@@ -1,0 +1,110 @@
+//! One inference: from the bytes of a request to those of its answer.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use modelyard_engine::{Engine, InferError};
+use modelyard_protocol::{Coding, Encoded, Framing, InferRequest, InferResponse, JSON_LENGTH, Parameters, binary};
+
+use super::{Identity, Refusal};
+use crate::compute::{Call, Request};
+
+/// A request whose body is all there.
+pub(crate) struct Inference {
+    pub(super) identity: Arc<Identity>,
+    pub(super) body: Bytes,
+    pub(super) framing: Framing,
+    /// How the answer may be compressed.
+    pub(super) accepted: Coding,
+    /// The largest body once it is no more compressed, in bytes.
+    pub(super) limit: usize,
+}
+
+/// What its answer depends on beside the outputs.
+pub(crate) struct Reply {
+    identity: Arc<Identity>,
+    /// Without its tensors.
+    request: InferRequest,
+    is_raw: bool,
+    accepted: Coding,
+}
+
+/// An answer, ready to be sent.
+pub(crate) struct Written {
+    body: Vec<u8>,
+    json_length: Option<usize>,
+    coding: Coding,
+}
+
+impl Request for Inference {
+    type Reply = Reply;
+    type Answer = Result<Written, Refusal>;
+
+    fn read(self, engine: &dyn Engine) -> Result<(Call, Reply), Self::Answer> {
+        self.decode(engine).map_err(Err)
+    }
+
+    fn write(reply: Reply, result: Result<Vec<modelyard_protocol::Tensor>, InferError>) -> Self::Answer {
+        let outputs = result.map_err(|error| match error {
+            InferError::BadInput(message) => bad(message),
+            InferError::Failed(_) => {
+                tracing::warn!("{error}");
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+        })?;
+        let Reply { identity, request, is_raw, accepted } = reply;
+        let response = InferResponse {
+            model_name: identity.name.clone(),
+            model_version: Some(identity.version.clone()),
+            id: request.id.clone(),
+            parameters: Parameters::new(),
+            outputs,
+        };
+        // An output without a JSON form is a matter of what was asked for: other outputs may have one.
+        let encoded = response.encode(|output| is_raw || request.wants_binary(output));
+        let Encoded { body, json_length } = encoded.map_err(|error| bad(error.to_string()))?;
+        let (body, coding) = accepted.encode(body);
+        Ok(Written { body, json_length, coding })
+    }
+}
+
+impl Inference {
+    fn decode(self, engine: &dyn Engine) -> Result<(Call, Reply), Refusal> {
+        let body = self.framing.coding.decode(&self.body, self.limit)?;
+        let json_length = self.framing.json_length;
+        // No JSON at all is a raw request: a tensor and nothing said of it.
+        let is_raw = json_length == Some(0);
+        let mut request = if is_raw {
+            let input = binary::raw_input(&body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
+            InferRequest { inputs: vec![input], ..InferRequest::default() }
+        } else {
+            InferRequest::decode(&body, json_length).map_err(|error| bad(error.to_string()))?
+        };
+        let call = Call {
+            inputs: std::mem::take(&mut request.inputs),
+            outputs: request.outputs.iter().map(|output| output.name.clone()).collect(),
+        };
+        Ok((call, Reply { identity: self.identity, request, is_raw, accepted: self.accepted }))
+    }
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, message)
+}
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        let content = if self.json_length.is_some() { "application/octet-stream" } else { "application/json" };
+        let mut response = ([(header::CONTENT_TYPE, content)], self.body).into_response();
+        let headers = response.headers_mut();
+        if let Some(length) = self.json_length {
+            headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(coding) = self.coding.name() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        response
+    }
+}
