@@ -24,7 +24,13 @@ use crate::own;
 use crate::shared::Worker;
 use crate::table::{CompiledRoute, CompiledVariant};
 
-pub(crate) async fn forward(worker: &Worker, request: Request<Incoming>, client: IpAddr) -> Answer {
+/// The body of a request as it comes.
+pub(crate) enum Sent {
+    Streamed(Incoming),
+    Whole(Bytes),
+}
+
+pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpAddr) -> Answer {
     let (parts, body) = request.into_parts();
     let mut request_id = callers_id(&parts);
     let mut copied = None;
@@ -152,7 +158,12 @@ async fn ask_on_trial<'r>(
 }
 
 /// Reads the body as far as it is held; the rest of a longer one is left to stream.
-async fn hold(worker: &Worker, mut body: Incoming) -> Result<(Option<Bytes>, Option<Incoming>), Answer> {
+async fn hold(worker: &Worker, body: Sent) -> Result<(Option<Bytes>, Option<Incoming>), Answer> {
+    let mut body = match body {
+        Sent::Streamed(body) => body,
+        // Whoever held it has checked its length.
+        Sent::Whole(bytes) => return Ok((Some(bytes).filter(|bytes| !bytes.is_empty()), None)),
+    };
     let too_long = || {
         answer::error(
             StatusCode::PAYLOAD_TOO_LARGE,
