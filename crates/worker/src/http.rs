@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,12 +12,14 @@ use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
 use modelyard_engine::{Engine, InferError};
+use modelyard_grpc::Rest;
 use modelyard_protocol::{
     BINARY_EXTENSION, Coding, Encoded, ErrorBody, Framing, FramingError, InferRequest, InferResponse, JSON_LENGTH,
     Live, ModelAction, ModelMetadata, ModelReady, Ready, ServerMetadata, V2Path, binary, parse_path,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 
 use crate::cli::ServeArgs;
 use crate::compute::{ComputePool, QueueFull};
@@ -103,6 +105,29 @@ pub(crate) async fn serve(
 fn router(worker: Arc<Worker>) -> Router {
     let limit = DefaultBodyLimit::max(worker.max_body);
     Router::new().route("/metrics", get(prometheus)).fallback(protocol).layer(limit).with_state(worker)
+}
+
+/// Answers requests that did not come over a connection of its own.
+#[derive(Clone)]
+pub(crate) struct InProcess(Router);
+
+impl InProcess {
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
+        Self(router(worker))
+    }
+}
+
+impl Rest for InProcess {
+    async fn ask(&self, request: axum::http::Request<Bytes>) -> axum::http::Response<Bytes> {
+        let answer = match self.0.clone().oneshot(request.map(Body::from)).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (parts, body) = answer.into_parts();
+        // It is whole already.
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        Response::from_parts(parts, body)
+    }
 }
 
 async fn prometheus(State(worker): State<Arc<Worker>>) -> Response {

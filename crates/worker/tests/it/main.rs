@@ -5,6 +5,7 @@
 mod client;
 mod drain;
 mod fetch;
+mod grpc;
 mod inspect;
 mod origin;
 mod overload;
