@@ -159,16 +159,17 @@ async fn ask_on_trial<'r>(
 
 /// Reads the body as far as it is held; the rest of a longer one is left to stream.
 async fn hold(worker: &Worker, body: Sent) -> Result<(Option<Bytes>, Option<Incoming>), Answer> {
-    let mut body = match body {
-        Sent::Streamed(body) => body,
-        // Whoever held it has checked its length.
-        Sent::Whole(bytes) => return Ok((Some(bytes).filter(|bytes| !bytes.is_empty()), None)),
-    };
     let too_long = || {
         answer::error(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is longer than {} bytes", worker.shared.max_body),
         )
+    };
+    let mut body = match body {
+        Sent::Streamed(body) => body,
+        // A message may have been shorter than what it means.
+        Sent::Whole(bytes) if bytes.len() as u64 > worker.shared.max_body => return Err(too_long()),
+        Sent::Whole(bytes) => return Ok((Some(bytes).filter(|bytes| !bytes.is_empty()), None)),
     };
     if body.size_hint().lower() > worker.shared.max_body {
         return Err(too_long());

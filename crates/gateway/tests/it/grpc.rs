@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use modelyard_core::{Assignment, HeaderName, Slots, StickyBy};
 use modelyard_protocol::grpc::messages::{
-    ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStreamInferResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    InferTensorContents, ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ModelStreamInferResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -75,6 +75,13 @@ async fn what_is_wrong_has_its_code_and_its_words() {
     assert_eq!(said(refused), (Code::InvalidArgument, "scripted".into()));
     let large = client.infer(request("m", &vec![0.0; 50_000], true), &[]).await.unwrap_err();
     assert_eq!(large.code(), Code::ResourceExhausted);
+    // As varints, a number takes a byte where it is small.
+    let mut small = request("m", &[], false);
+    small.inputs[0].datatype = "INT64".into();
+    small.inputs[0].shape = vec![50_000];
+    small.inputs[0].contents = Some(InferTensorContents { int64_contents: vec![1; 50_000], ..Default::default() });
+    let grown = client.infer(small, &[]).await.unwrap_err();
+    assert_eq!(said(grown), (Code::ResourceExhausted, "the body is longer than 100000 bytes".into()));
     let no_call = client.call::<_, ServerLiveResponse>("Nothing", ServerLiveRequest {}, &[]).await.unwrap_err();
     assert_eq!(no_call.code(), Code::Unimplemented);
 }
