@@ -141,7 +141,8 @@ async fn is_caught(stack: &Stack, model: &str, file: &str, noise: &str) {
     };
     assert!(outcome.contains("maxDisagreement"), "{outcome}");
     let (asked, mirrored) = asked(stack, model).await;
-    assert!(mirrored >= 20, "{mirrored}");
+    // What fails beyond doubt need not wait for the least number of requests.
+    assert!(mirrored > 0);
     assert_eq!(asked, mirrored, "nobody but the shadow's copies asked version 2");
 }
 

@@ -42,6 +42,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         state_dir: state_dir.clone(),
         listen: free_or("127.0.0.1:8080", console)?,
         gateway: free_or("127.0.0.1:8000", console)?,
+        gateway_grpc: None,
         profile: if args.release { Profile::Release } else { Profile::Dev },
         binaries: None,
         quiet: false,

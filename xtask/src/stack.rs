@@ -34,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     /// The gateway's address.
     pub(crate) gateway: SocketAddr,
+    /// Where the gateway serves gRPC, if it does.
+    pub(crate) gateway_grpc: Option<SocketAddr>,
     pub(crate) profile: Profile,
     /// The directory of programs that are built already; `None` builds them.
     pub(crate) binaries: Option<PathBuf>,
@@ -122,6 +124,9 @@ impl Stack {
         );
         ports::check(listen, "control plane", "--listen")?;
         ports::check(self.options.gateway, "gateway", "--gateway")?;
+        if let Some(address) = self.options.gateway_grpc {
+            ports::check(address, "gateway", "--gateway-grpc")?;
+        }
         self.binaries = match self.options.binaries.clone() {
             Some(binaries) => binaries,
             None => build::binaries(self.options.profile, self.console).await?,
@@ -185,7 +190,7 @@ impl Stack {
 
     fn gateway_spec(&self) -> Spec {
         let options = &self.options;
-        let args = [
+        let mut args = vec![
             "--control-plane".into(),
             self.server_url().into(),
             "--listen".into(),
@@ -193,7 +198,10 @@ impl Stack {
             "--state-dir".into(),
             options.state_dir.join("gateway").into(),
         ];
-        self.spec(GATEWAY, args.into())
+        if let Some(address) = options.gateway_grpc {
+            args.extend(["--grpc-listen".into(), address.to_string().into()]);
+        }
+        self.spec(GATEWAY, args)
     }
 
     fn spec(&self, name: &'static str, args: Vec<std::ffi::OsString>) -> Spec {

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// The gateway's address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     gateway: SocketAddr,
+    /// The gateway's address for gRPC
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    gateway_grpc: SocketAddr,
     /// Build with optimisations: slower to build, faster to answer
     #[arg(long)]
     release: bool,
@@ -34,6 +37,7 @@ impl Args {
             state_dir: self.state_dir.unwrap_or_else(|| workspace::root().join(".modelyard")),
             listen: self.listen,
             gateway: self.gateway,
+            gateway_grpc: Some(self.gateway_grpc),
             profile: if self.release { Profile::Release } else { Profile::Dev },
             binaries: None,
             quiet: false,

@@ -26,6 +26,9 @@ pub struct Config {
     /// Inference requests bear no tokens: whoever reaches this address may infer.
     #[arg(long, default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
+    /// Serve the same deployments over gRPC too, at this address: the protocol's port is 8001.
+    #[arg(long, value_name = "ADDRESS")]
+    pub grpc_listen: Option<SocketAddr>,
     /// The last route table is kept here, for a start without a control plane. Without it, that start waits for one.
     #[arg(long)]
     pub state_dir: Option<PathBuf>,
@@ -38,7 +41,7 @@ pub struct Config {
     /// Bodies up to this many bytes are kept, so that they can be asked again; longer ones stream through.
     #[arg(long, default_value_t = 1 << 20)]
     pub replay_limit: usize,
-    /// Bodies with more bytes are refused with 413.
+    /// Bodies with more bytes are refused with 413, and messages over gRPC with RESOURCE_EXHAUSTED.
     #[arg(long, default_value_t = 64 << 20)]
     pub max_body: u64,
     /// Copies of requests that may wait to be mirrored; further ones are dropped and counted.

@@ -24,7 +24,13 @@ use crate::own;
 use crate::shared::Worker;
 use crate::table::{CompiledRoute, CompiledVariant};
 
-pub(crate) async fn forward(worker: &Worker, request: Request<Incoming>, client: IpAddr) -> Answer {
+/// The body of a request as it comes.
+pub(crate) enum Sent {
+    Streamed(Incoming),
+    Whole(Bytes),
+}
+
+pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpAddr) -> Answer {
     let (parts, body) = request.into_parts();
     let mut request_id = callers_id(&parts);
     let mut copied = None;
@@ -159,12 +165,18 @@ async fn ask_on_trial<'r>(
 }
 
 /// Reads the body as far as it is held; the rest of a longer one is left to stream.
-async fn hold(worker: &Worker, mut body: Incoming) -> Result<(Option<Bytes>, Option<Incoming>), Answer> {
+async fn hold(worker: &Worker, body: Sent) -> Result<(Option<Bytes>, Option<Incoming>), Answer> {
     let too_long = || {
         answer::error(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is longer than {} bytes", worker.shared.max_body),
         )
+    };
+    let mut body = match body {
+        Sent::Streamed(body) => body,
+        // A message may have been shorter than what it means.
+        Sent::Whole(bytes) if bytes.len() as u64 > worker.shared.max_body => return Err(too_long()),
+        Sent::Whole(bytes) => return Ok((Some(bytes).filter(|bytes| !bytes.is_empty()), None)),
     };
     if body.size_hint().lower() > worker.shared.max_body {
         return Err(too_long());

@@ -1,4 +1,4 @@
-//! Listeners and connections from clients: one thread, one runtime, one listener per core.
+//! Listeners and connections from clients: one thread, one runtime, one listener per core and protocol.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +22,8 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::forward::forward;
+use crate::forward::{Sent, forward};
+use crate::grpc_server;
 use crate::pool::Pool;
 use crate::shared::{Shared, Worker};
 
@@ -40,15 +43,31 @@ pub(crate) fn start(
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = config.threads.unwrap_or(cores).max(1);
-    let listeners = listeners(config.listen, threads)?;
+    let mut doors: Vec<Vec<Door>> =
+        listeners(config.listen, threads)?.into_iter().map(|listener| vec![(listener, Speaks::Http)]).collect();
+    if let Some(address) = config.grpc_listen {
+        let calls = Arc::new(grpc_server::door(shared)?);
+        for (doors, listener) in doors.iter_mut().zip(listeners(address, threads)?) {
+            doors.push((listener, Speaks::Grpc(calls.clone())));
+        }
+    }
     let drain_timeout = config.drain_timeout.as_duration();
-    let start = |listener: TcpListener| {
+    let start = |doors: Vec<Door>| {
         let (shared, stopping) = (shared.clone(), stopping.clone());
-        let serve = move || serve(listener, shared, stopping, drain_timeout);
+        let serve = move || serve(doors, shared, stopping, drain_timeout);
         std::thread::Builder::new().name("gateway".into()).spawn(serve)
     };
-    listeners.into_iter().map(|listener| start(listener).context("no thread")).collect()
+    doors.into_iter().map(|doors| start(doors).context("no thread")).collect()
 }
+
+/// What is spoken at an address.
+#[derive(Clone)]
+enum Speaks {
+    Http,
+    Grpc(Arc<modelyard_grpc::Door>),
+}
+
+type Door = (TcpListener, Speaks);
 
 /// Several listeners on one address share its connections (`SO_REUSEPORT`). So would those of a second gateway: a
 /// first bind without that option tells whether there is one.
@@ -75,7 +94,7 @@ fn socket(address: SocketAddr) -> anyhow::Result<Socket> {
     Ok(socket)
 }
 
-fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>, drain_timeout: Duration) {
+fn serve(doors: Vec<Door>, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>, drain_timeout: Duration) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a thread cannot serve"),
@@ -84,8 +103,9 @@ fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiv
     LocalSet::new().block_on(&runtime, async move {
         let connections = TaskTracker::new();
         let for_connections = stopping.clone();
+        let accepting = doors.into_iter().map(|door| accept(door, &worker, &for_connections, &connections));
         tokio::select! {
-            () = accept(listener, &worker, &for_connections, &connections) => {}
+            _ = futures::future::join_all(accepting) => {}
             () = sweep(&worker) => {}
             _ = stopping.wait_for(|stop| *stop) => {}
         }
@@ -102,7 +122,7 @@ async fn sweep(worker: &Worker) {
 }
 
 async fn accept(
-    listener: TcpListener,
+    (listener, speaks): Door,
     worker: &Rc<Worker>,
     stopping: &watch::Receiver<bool>,
     connections: &TaskTracker,
@@ -114,7 +134,7 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                let connection = connection(stream, client, worker.clone(), stopping.clone());
+                let connection = connection(stream, client, speaks.clone(), worker.clone(), stopping.clone());
                 connections.spawn_local(connection);
             }
             Err(error) => {
@@ -126,17 +146,42 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, client: SocketAddr, worker: Rc<Worker>, mut stopping: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    speaks: Speaks,
+    worker: Rc<Worker>,
+    mut stopping: watch::Receiver<bool>,
+) {
     stream.set_nodelay(true).ok();
     let _open = Open::count(&worker.shared);
-    let Some(tls) = worker.shared.tls.clone() else { return requests(stream, client, worker, stopping).await };
+    let Some(tls) = worker.shared.tls.clone() else { return speak(stream, client, speaks, worker, stopping).await };
+    let shake = async {
+        match speaks {
+            Speaks::Http => tls.accept(stream).await,
+            Speaks::Grpc(_) => tls.accept_http2(stream).await,
+        }
+    };
     let shaken = tokio::select! {
-        shaken = tls.accept(stream) => shaken,
+        shaken = shake => shaken,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
     match shaken {
-        Ok(stream) => requests(stream, client, worker, stopping).await,
+        Ok(stream) => speak(stream, client, speaks, worker, stopping).await,
         Err(error) => tracing::debug!(%error, %client, "no TLS"),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: SocketAddr,
+    speaks: Speaks,
+    worker: Rc<Worker>,
+    stopping: watch::Receiver<bool>,
+) {
+    match speaks {
+        Speaks::Http => requests(stream, client, worker, stopping).await,
+        Speaks::Grpc(door) => grpc_server::calls(stream, client, worker, door, stopping).await,
     }
 }
 
@@ -146,9 +191,9 @@ async fn requests(
     worker: Rc<Worker>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let worker = worker.clone();
-        async move { Ok::<_, Infallible>(forward(&worker, request, client.ip()).await) }
+        async move { Ok::<_, Infallible>(forward(&worker, request.map(Sent::Streamed), client.ip()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

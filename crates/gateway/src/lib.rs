@@ -5,6 +5,8 @@
 //! afterwards (`mirror`), to tell how the answers differ (`compare`). It counts what it sees (`counters`) and reports it
 //! back. It makes no decision about rollouts, and needs neither the control plane nor Postgres to go on serving.
 //!
+//! Over gRPC (`grpc_server`) it serves the same by the same path: a call is turned into a request of the REST form.
+//!
 //! One runtime per core with its own listener and connections (`http_server`, `pool`): requests never cross threads.
 //! What threads share is read through `arc-swap` or counted in atomics; no request takes a lock.
 
@@ -19,6 +21,7 @@ mod control_planes;
 mod counters;
 mod credentials;
 mod forward;
+mod grpc_server;
 mod http_server;
 mod metrics;
 mod mirror;

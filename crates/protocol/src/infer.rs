@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use modelyard_core::Datatype;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::tensor::{MAX_RANK, Tensor, TensorData, TensorError};
+use crate::tensor::{Tensor, TensorData, TensorError, checked, signed};
 use crate::{binary, json};
 
 /// A parameter of a request, a response or a tensor.
@@ -181,16 +180,7 @@ impl RawTensor<'_> {
     }
 
     fn parse(&self, rest: &mut Option<&[u8]>) -> Result<(Vec<usize>, TensorData), TensorError> {
-        let datatype: Datatype = self
-            .datatype
-            .parse()
-            .map_err(|_| TensorError::UnknownDatatype(self.datatype.chars().take(40).collect()))?;
-        // Before all that recurses over the shape or repeats it in a message.
-        if self.shape.len() > MAX_RANK {
-            return Err(TensorError::Rank(self.shape.len()));
-        }
-        let shape = self.shape.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
-        let shape = shape.map_err(|_| TensorError::NegativeDimension(self.shape.clone()))?;
+        let (datatype, shape) = checked(&self.datatype, &self.shape)?;
         let data = match (&self.data, self.parameters.get(BINARY_DATA_SIZE)) {
             (RawData::Text(text), None) => json::decode(text.get(), datatype, &shape)?,
             (RawData::Text(_), Some(_)) => return Err(TensorError::TwoForms),
@@ -204,8 +194,7 @@ impl RawTensor<'_> {
         RawTensor {
             name: Cow::Borrowed(&tensor.name),
             datatype: Cow::Borrowed(tensor.datatype().as_str()),
-            #[expect(clippy::cast_possible_wrap, reason = "a tensor's dimensions are at most isize::MAX")]
-            shape: tensor.shape.iter().map(|d| *d as i64).collect(),
+            shape: signed(&tensor.shape),
             parameters: Parameters::new(),
             data: RawData::Absent,
         }
@@ -311,13 +300,39 @@ impl InferRequest {
     /// # Errors
     /// If a tensor has no JSON form.
     pub fn to_json(&self) -> Result<Vec<u8>, EncodeError> {
+        let inputs = self.inputs.iter().map(RawTensor::write).collect::<Result<_, _>>()?;
+        self.json(inputs)
+    }
+
+    /// With all inputs behind the JSON.
+    ///
+    /// # Errors
+    /// None that its values could be the cause of.
+    pub fn to_binary(&self) -> Result<Encoded, EncodeError> {
+        let mut behind = Vec::new();
+        let inputs = self.inputs.iter().map(|tensor| RawTensor::write_binary(tensor, &mut behind)).collect();
+        let mut body = self.json(inputs)?;
+        let json_length = Some(body.len());
+        body.append(&mut behind);
+        Ok(Encoded { body, json_length })
+    }
+
+    fn json(&self, inputs: Vec<RawTensor<'_>>) -> Result<Vec<u8>, EncodeError> {
         let raw = RawRequest {
             id: self.id.as_deref().map(Cow::Borrowed),
             parameters: self.parameters.clone(),
-            inputs: self.inputs.iter().map(RawTensor::write).collect::<Result<_, _>>()?,
+            inputs,
             outputs: self.outputs.clone(),
         };
         Ok(serde_json::to_vec(&raw)?)
+    }
+
+    /// Asks for all outputs as bytes, whatever was said of them.
+    pub fn want_binary(&mut self) {
+        for output in &mut self.outputs {
+            output.parameters.remove(BINARY_DATA);
+        }
+        self.parameters.insert(BINARY_DATA_OUTPUT.into(), Parameter::Bool(true));
     }
 }
 

@@ -1,10 +1,12 @@
 //! Wire forms of the inference protocols, shared by worker and gateway.
 //!
-//! Open Inference Protocol v2 over REST, with tensors as JSON or as bytes (the binary tensor extension): paths, requests, responses, metadata, errors. Pure values
-//! and codecs: no sockets, no HTTP types, no async. What a model means is the engine's business, not this crate's.
+//! Open Inference Protocol v2 over REST, with tensors as JSON or as bytes (the binary tensor extension): paths, requests,
+//! responses, metadata, errors; and its messages over gRPC. Pure values and codecs: no sockets, no HTTP types, no async.
+//! What a model means is the engine's business, not this crate's.
 
 pub mod binary;
 mod framing;
+pub mod grpc;
 mod infer;
 mod json;
 mod metadata;

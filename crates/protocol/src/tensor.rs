@@ -68,6 +68,12 @@ pub enum TensorError {
     BinaryEnds { expected: usize, found: usize },
     #[error("its shape {shape:?} of {datatype} needs {expected} bytes, but its data has {found}")]
     Bytes { shape: Vec<usize>, datatype: Datatype, expected: usize, found: usize },
+    #[error("its contents are in {found}, and those of {datatype} belong in {expected}")]
+    Field { datatype: Datatype, expected: &'static str, found: &'static str },
+    #[error("{0} has no typed contents: use raw contents")]
+    NoTypedForm(Datatype),
+    #[error("it has typed contents, and there are raw contents too")]
+    TypedAndRaw,
     #[error("element {0} of its data ends early")]
     Truncated(usize),
     #[error("its data has {0} bytes more than its elements")]
@@ -166,6 +172,23 @@ impl Tensor {
     pub fn datatype(&self) -> Datatype {
         self.data.datatype()
     }
+}
+
+/// What is said of a tensor's elements, checked before all that recurses over the shape or repeats it in a message.
+pub(crate) fn checked(datatype: &str, shape: &[i64]) -> Result<(Datatype, Vec<usize>), TensorError> {
+    let unknown = |_| TensorError::UnknownDatatype(datatype.chars().take(40).collect());
+    let datatype = datatype.parse().map_err(unknown)?;
+    if shape.len() > MAX_RANK {
+        return Err(TensorError::Rank(shape.len()));
+    }
+    let dimensions = shape.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
+    Ok((datatype, dimensions.map_err(|_| TensorError::NegativeDimension(shape.to_vec()))?))
+}
+
+/// A shape as messages have it.
+#[expect(clippy::cast_possible_wrap, reason = "a tensor's dimensions are at most isize::MAX")]
+pub(crate) fn signed(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|d| *d as i64).collect()
 }
 
 /// The number of elements of a shape.

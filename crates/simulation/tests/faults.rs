@@ -6,7 +6,7 @@ use modelyard_simulation::faults::{Coverage, run, story};
 const CHUNKS: u64 = 8;
 const SEEDS: u64 = 10_000 / CHUNKS;
 /// How often each thing must occur in a chunk, or the stories show nothing.
-const LEAST: u64 = 10;
+const LEAST: u64 = 3;
 
 fn hold_through(chunk: u64) {
     let mut coverage = Coverage::default();

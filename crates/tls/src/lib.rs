@@ -20,8 +20,9 @@ pub use tokio_rustls::server::TlsStream;
 /// For a client to shake hands. One that says nothing holds up nobody but itself.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What our listeners speak.
-const ALPN: &[u8] = b"http/1.1";
+/// What our listeners speak: one of these each.
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -51,7 +52,13 @@ pub struct ServerTls {
 
 struct Loaded {
     pem: Pem,
-    config: Arc<ServerConfig>,
+    configs: Configs,
+}
+
+/// The same certificate, for what a listener speaks.
+struct Configs {
+    http1: Arc<ServerConfig>,
+    http2: Arc<ServerConfig>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -68,17 +75,26 @@ impl ServerTls {
     pub fn load(files: &TlsFiles) -> Result<Option<Arc<Self>>, TlsError> {
         let (Some(certificate), Some(key)) = (&files.tls_cert, &files.tls_key) else { return Ok(None) };
         let pem = read(certificate, key)?;
-        let config = config(&pem).map_err(|reason| unusable(certificate, key, reason))?;
-        let current = ArcSwap::from_pointee(Loaded { pem, config });
+        let configs = configs(&pem).map_err(|reason| unusable(certificate, key, reason))?;
+        let current = ArcSwap::from_pointee(Loaded { pem, configs });
         Ok(Some(Arc::new(Self { certificate: certificate.clone(), key: key.clone(), current })))
     }
 
-    /// Shakes hands with a client, by the certificate of now.
+    /// Shakes hands with a client that is to speak HTTP/1.1, by the certificate of now.
     ///
     /// # Errors
     /// A client that breaks off, wants what is not offered, or takes longer than ten seconds.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        let acceptor = TlsAcceptor::from(self.current.load().config.clone());
+        let acceptor = TlsAcceptor::from(self.current.load().configs.http1.clone());
+        tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await?
+    }
+
+    /// As [`ServerTls::accept`], for HTTP/2.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn accept_http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let acceptor = TlsAcceptor::from(self.current.load().configs.http2.clone());
         tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await?
     }
 
@@ -108,9 +124,9 @@ impl ServerTls {
     }
 
     fn replace(&self, pem: &Pem) {
-        match config(pem) {
-            Ok(config) => {
-                self.current.store(Arc::new(Loaded { pem: pem.clone(), config }));
+        match configs(pem) {
+            Ok(configs) => {
+                self.current.store(Arc::new(Loaded { pem: pem.clone(), configs }));
                 tracing::info!(certificate = %self.certificate.display(), "a new certificate is in use");
             }
             Err(reason) => {
@@ -131,14 +147,16 @@ fn unusable(certificate: &Path, key: &Path, reason: String) -> TlsError {
 }
 
 /// Also checks that the key is the certificate's.
-fn config(pem: &Pem) -> Result<Arc<ServerConfig>, String> {
+fn configs(pem: &Pem) -> Result<Configs, String> {
     let chain = CertificateDer::pem_slice_iter(&pem.certificate).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("the certificate: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|error| format!("the key: {error}"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    let mut http1 = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    let mut http2 = http1.clone();
+    http1.alpn_protocols = vec![HTTP1.to_vec()];
+    http2.alpn_protocols = vec![HTTP2.to_vec()];
+    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(http2) })
 }

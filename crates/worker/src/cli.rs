@@ -140,6 +140,9 @@ pub(crate) struct ServeArgs {
     /// Port 0 takes a free one; status.json says which.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
+    /// Serve the protocol over gRPC too, at this address; port 0 as above. The gateway does not need it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) grpc_listen: Option<SocketAddr>,
     /// How long to wait, after SIGTERM, for requests to end.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub(crate) drain_timeout: Span,

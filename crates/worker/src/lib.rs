@@ -15,6 +15,7 @@ mod compute;
 mod drain;
 mod failure;
 mod fetch;
+mod grpc;
 mod http;
 mod inspect;
 mod lock;

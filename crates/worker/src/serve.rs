@@ -1,5 +1,6 @@
 //! `serve`: lock, listen, fetch and verify, load, warm up, be ready; drain at SIGTERM.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use modelyard_engine::{Engine, load, warm_up};
+use modelyard_grpc::Door;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::artifact::verify;
 use crate::cli::{ArtifactSource, ServeArgs};
 use crate::compute::ComputePool;
 use crate::fetch::{Cached, fetch};
-use crate::http::{self, Loaded, Worker};
+use crate::grpc::{self, End};
+use crate::http::{self, InProcess, Loaded, Worker};
 use crate::lock::{InstanceLock, LockError};
 use crate::progress::Stage;
 use crate::status::Status;
@@ -53,15 +56,28 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
     });
 
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let address = listener.local_addr()?;
-    let status = Status { pid: std::process::id(), address, started_at: jiff::Timestamp::now() };
+    let (listener, address) = listen(args.listen).await?;
+    let grpc = match args.grpc_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let grpc_address = grpc.as_ref().map(|(_, address)| *address);
+    let status = Status { pid: std::process::id(), address, grpc_address, started_at: jiff::Timestamp::now() };
     status.write(&args.instance_dir).context("status.json cannot be written")?;
-    tracing::info!(%address, model = args.model_name, version = args.model_version, "listening");
+    tracing::info!(%address, ?grpc_address, model = args.model_name, version = args.model_version, "listening");
 
     let worker = Arc::new(Worker::new(&args));
     let (close, closed) = oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, worker.clone(), async move { closed.await.unwrap_or(()) }));
+    let (end, ending) = watch::channel(End::NotYet);
+    let calls = match grpc {
+        Some((listener, _)) => {
+            let door = Door::new(args.max_body).context("the gRPC services cannot be described")?;
+            let rest = InProcess::new(worker.clone());
+            tokio::spawn(grpc::serve(listener, Arc::new(door), rest, ending))
+        }
+        None => tokio::spawn(async {}),
+    };
 
     let limit = args.drain_timeout.as_duration();
     let loading = tokio::task::spawn_blocking({
@@ -79,15 +95,23 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
 
     tracing::info!("draining");
+    end.send(End::Draining).ok();
     let unanswered = worker.traffic.drain(limit).await;
     if unanswered > 0 {
         tracing::warn!(unanswered, "the time to drain is over");
     } else {
         close.send(()).ok();
-        tokio::time::timeout(CLOSING, server).await.ok();
+        end.send(End::Closed).ok();
+        tokio::time::timeout(CLOSING, async { tokio::join!(server, calls) }).await.ok();
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// An artifact that is there and verified.

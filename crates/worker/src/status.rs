@@ -13,6 +13,9 @@ use serde::Serialize;
 pub(crate) struct Status {
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
+    /// Where it serves gRPC, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc_address: Option<SocketAddr>,
     pub(crate) started_at: jiff::Timestamp,
 }
 

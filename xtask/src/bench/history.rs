@@ -116,6 +116,7 @@ async fn on_stack(
         state_dir: state_dir.to_owned(),
         listen: ports::free()?,
         gateway: ports::free()?,
+        gateway_grpc: None,
         profile,
         binaries: None,
         quiet: console.is_quiet(),

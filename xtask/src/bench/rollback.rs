@@ -37,6 +37,7 @@ pub(super) async fn measure(runs: u32, console: Console, interrupt: &mut Interru
         state_dir: state_dir.clone(),
         listen: ports::free()?,
         gateway: ports::free()?,
+        gateway_grpc: None,
         profile: Profile::Release,
         binaries: None,
         quiet: console.is_quiet(),

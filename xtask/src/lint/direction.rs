@@ -18,9 +18,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("runtime-kube", &["core", "runtime"]),
     ("protocol", &["core"]),
     ("engine", &["core", "protocol"]),
-    ("worker", &["core", "engine", "protocol"]),
+    ("grpc", &["protocol"]),
+    ("worker", &["core", "engine", "grpc", "protocol"]),
     ("tls", &[]),
-    ("gateway", &["core", "protocol", "tls"]),
+    ("gateway", &["core", "grpc", "protocol", "tls"]),
     ("api", &["core"]),
     ("postgres-local", &[]),
     (

@@ -45,6 +45,7 @@ impl Bench {
             state_dir: dir.path().join("state"),
             listen: free(),
             gateway: free(),
+            gateway_grpc: None,
             profile: Profile::Dev,
             binaries: Some(dir.path().to_path_buf()),
             quiet: true,

@@ -150,7 +150,7 @@ mod tests {
         assert!(world.look(0, &["Service: it is not there"]).is_empty());
         world.look(1, &[]);
         world.0.disruption_budget = None;
-        world.0.batching = serde_json::from_str(r#"{"max_batch_size": 8, "max_delay": "2ms"}"#).ok();
+        world.0.batching = serde_json::from_str(r#"{"maxBatchSize": 8, "maxDelay": "2ms"}"#).ok();
         assert!(world.0.batching.is_some() && world.look(2, &["Service: it is not there"]).is_empty());
         assert_eq!(world.recent(3), None);
     }

@@ -66,7 +66,7 @@ fn a_version_in_mid_canary_of_another() {
     linear: end the rollout to revision 2 at 10 %
     linear: start 2 worker(s) of linear version 3 beside version 1
     linear: move traffic 10 % (hold 30s) → 50 % (hold 1m) → 100 %
-    linear: each step needs 100 requests, an error rate of at most 0.01, a p99 latency of at most 50ms; otherwise back to version 1
+    linear: each step needs at least 100 requests, an error rate of at most 0.01, a p99 latency of at most 50ms; otherwise back to version 1
     linear: keep version 1 warm for 10m
     ");
 }

@@ -5,7 +5,7 @@ mod infer;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +13,14 @@ use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use modelyard_core::Format;
 use modelyard_engine::Engine;
+use modelyard_grpc::Rest;
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live, ModelAction,
-    ModelMetadata, ModelReady, Parameter, Parameters, Ready, ServerMetadata, V2Path, parse_path,
+    BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live,
+    ModelAction, ModelMetadata, ModelReady, Parameter, Parameters, Ready, ServerMetadata, V2Path, parse_path,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 
 use crate::cli::ServeArgs;
 use crate::compute::{BatchLimits, ComputePool, QueueFull};
@@ -105,6 +107,29 @@ pub(crate) async fn serve(
 fn router(worker: Arc<Worker>) -> Router {
     let limit = DefaultBodyLimit::max(worker.max_body);
     Router::new().route("/metrics", get(prometheus)).fallback(protocol).layer(limit).with_state(worker)
+}
+
+/// Answers requests that did not come over a connection of its own.
+#[derive(Clone)]
+pub(crate) struct InProcess(Router);
+
+impl InProcess {
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
+        Self(router(worker))
+    }
+}
+
+impl Rest for InProcess {
+    async fn ask(&self, request: axum::http::Request<Bytes>) -> axum::http::Response<Bytes> {
+        let answer = match self.0.clone().oneshot(request.map(Body::from)).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (parts, body) = answer.into_parts();
+        // It is whole already.
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        Response::from_parts(parts, body)
+    }
 }
 
 async fn prometheus(State(worker): State<Arc<Worker>>) -> Response {

@@ -6,6 +6,7 @@ mod batching;
 mod client;
 mod drain;
 mod fetch;
+mod grpc;
 mod inspect;
 mod origin;
 mod overload;

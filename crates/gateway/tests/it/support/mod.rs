@@ -1,5 +1,6 @@
 //! A gateway process, a control plane that says what a test tells it to, and scripted backends.
 
+pub(crate) mod grpc;
 mod http;
 
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ pub(crate) enum Behaviour {
 
 pub(crate) struct Gateway {
     address: SocketAddr,
+    grpc_address: SocketAddr,
     arguments: Vec<String>,
     process: Child,
     own: ControlPlane,
@@ -96,10 +98,12 @@ impl Gateway {
     async fn start_in(state_dir: Option<tempfile::TempDir>, arguments: &[&str]) -> Self {
         let own = ControlPlane::start().await;
         let address = nobody().await;
-        let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let grpc_address = nobody().await;
+        let over_grpc = ["--grpc-listen".to_owned(), grpc_address.to_string()];
+        let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).chain(over_grpc).collect();
         let process = spawn(address, own.address, state_dir.as_ref(), &arguments);
         let asked = Arc::default();
-        let gateway = Self { address, arguments, process, own, state_dir, asked };
+        let gateway = Self { address, grpc_address, arguments, process, own, state_dir, asked };
         gateway.listens().await;
         gateway
     }
@@ -111,6 +115,10 @@ impl Gateway {
             }
         };
         timeout(PATIENCE, live).await.expect("the gateway listens");
+    }
+
+    pub(crate) async fn grpc(&self) -> grpc::Client {
+        grpc::Client::connect(self.grpc_address).await
     }
 
     pub(crate) async fn backend(&self, behaviour: Behaviour) -> SocketAddr {
