@@ -8,7 +8,7 @@ use modelyard_test_support::{ClusterStack, Load, eventually, manifest};
 
 const ROLLING: &str = "replicas: 1, rollbackWindow: 1h, strategy: {rolling: {}}";
 const BLUE_GREEN: &str = "replicas: 1, strategy: {blueGreen: {autoPromote: false}}";
-const SHADOW: &str = "replicas: 1, strategy: {shadow: {analysis: {minRequests: 20, maxDisagreement: 0.02, warmup: 0}}}";
+const SHADOW: &str = "replicas: 1, strategy: {shadow: {analysis: {minRequests: 20, maxErrorRate: 0.05, warmup: 0}}}";
 const AB_TEST: &str = "replicas: 1, strategy: {abTest: {variants: [{name: control, version: \"1\", weight: 50}, \
                        {name: treatment, version: \"2\", weight: 50}], stickyBy: {header: x-user-id}}}";
 
@@ -39,10 +39,10 @@ async fn a_preview_is_promoted_a_shadow_that_errs_is_taken_back_and_a_test_is_co
     stack.completed(RevisionNumber(2)).await;
     assert_eq!(ask(&stack, ("x-other", "")).await.0, "2");
 
-    // A shadow whose answers differ never answers anybody.
+    // A shadow that fails never answers anybody.
     stack.apply(&manifest("3", SHADOW)).await;
     let outcome = stack.outcome(3, |o| matches!(o, Outcome::RolledBack { .. })).await;
-    assert!(outcome.to_string().contains("maxDisagreement"), "{outcome}");
+    assert!(outcome.to_string().contains("maxErrorRate"), "{outcome}");
     assert_eq!(stack.completed(RevisionNumber(4)).await.version.as_str(), "2");
 
     // An A/B test: users keep their variant, and the winner takes all.
