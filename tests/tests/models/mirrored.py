@@ -1,7 +1,8 @@
-"""What mirroring should find, told by Python's onnxruntime. Two verbs:
+"""What mirroring should find, told by Python's onnxruntime. Three verbs:
 
     derive SOURCE TARGET SCALE      the model with its weights multiplied by 1 + SCALE * normal noise, or rounded to half
                                     precision where SCALE is 0
+    negate SOURCE TARGET            the model with its first output negated
     ask KIND REFERENCE CANDIDATE URL COUNT
                                     asks the deployment at URL (…/v2/models/NAME) COUNT seeded requests; prints how many
                                     of them the candidate answers otherwise than the reference, as docs/experiments.md says
@@ -63,6 +64,18 @@ def derive(source, target, scale):
         file.write(data)
 
 
+def negate(source, target):
+    import onnx
+
+    model = onnx.load(source)
+    name = model.graph.output[0].name
+    for node in model.graph.node:
+        node.input[:] = [name + "_before" if i == name else i for i in node.input]
+        node.output[:] = [name + "_before" if o == name else o for o in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", [name + "_before"], [name]))
+    onnx.save(model, target)
+
+
 def requests(kind, count):
     rng = np.random.default_rng(20261125)
     time = np.arange(576) / 16_000
@@ -105,5 +118,7 @@ def main(kind, reference, candidate, url, count):
 if __name__ == "__main__":
     if sys.argv[1] == "derive":
         derive(sys.argv[2], sys.argv[3], float(sys.argv[4]))
+    elif sys.argv[1] == "negate":
+        negate(sys.argv[2], sys.argv[3])
     else:
         main(*sys.argv[2:6], int(sys.argv[6]))
