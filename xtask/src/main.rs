@@ -5,6 +5,7 @@ mod build;
 mod cli;
 mod client;
 mod console;
+mod debian;
 mod demo;
 mod image;
 mod interrupt;

@@ -30,6 +30,7 @@ mod pick;
 mod pool;
 mod shared;
 mod table;
+mod upstream;
 
 use std::sync::Arc;
 
