@@ -20,6 +20,7 @@ mod control_link;
 mod control_planes;
 mod counters;
 mod credentials;
+mod downstream;
 mod forward;
 mod grpc_server;
 mod http_server;

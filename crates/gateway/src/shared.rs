@@ -9,6 +9,7 @@ use modelyard_tls::ServerTls;
 
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::downstream::Scratch;
 use crate::mirror::MirrorQueue;
 use crate::pool::Pool;
 use crate::table::Table;
@@ -64,6 +65,7 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
+    pub(crate) scratch: Scratch,
 }
 
 impl Worker {
