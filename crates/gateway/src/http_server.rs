@@ -22,10 +22,9 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::downstream::{self, Next, Rewind, Scratch, State};
+use crate::downstream::{self, Next, Rewind};
 use crate::forward::{Sent, forward};
 use crate::grpc_server::{self, HereOnly};
-use crate::pool::Pool;
 use crate::shared::{Shared, Worker};
 
 /// For a client to send the head of a request.
@@ -100,8 +99,9 @@ fn serve(doors: Vec<Door>, shared: Arc<Shared>, mut stopping: watch::Receiver<bo
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a thread cannot serve"),
     };
-    let worker = Rc::new(Worker { shared, pool: Pool::default(), scratch: Scratch::default() });
+    let worker = Rc::new(Worker::new(shared));
     LocalSet::new().block_on(&runtime, async move {
+        worker.keep_time();
         let connections = TaskTracker::new();
         let for_connections = stopping.clone();
         let accepting = doors.into_iter().map(|door| accept(door, &worker, &for_connections, &connections));
@@ -110,6 +110,7 @@ fn serve(doors: Vec<Door>, shared: Arc<Shared>, mut stopping: watch::Receiver<bo
             () = sweep(&worker) => {}
             _ = stopping.wait_for(|stop| *stop) => {}
         }
+        worker.close();
         connections.close();
         tokio::time::timeout(drain_timeout, connections.wait()).await.ok();
     });
@@ -190,24 +191,9 @@ async fn requests(
     mut stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     client: SocketAddr,
     worker: Rc<Worker>,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) {
-    let state = State::default();
-    let next = {
-        let plain = downstream::serve(&mut stream, client.ip(), &worker, &state);
-        let mut plain = std::pin::pin!(plain);
-        tokio::select! {
-            next = &mut plain => next,
-            _ = stopping.wait_for(|stop| *stop) => {
-                if state.is_idle() {
-                    return;
-                }
-                state.close();
-                plain.await
-            }
-        }
-    };
-    let Next::Other(read) = next else { return };
+    let Next::Other(read) = downstream::serve(&mut stream, client.ip(), &worker).await else { return };
     // HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3); with TLS as it was agreed.
     let is_http2 = read.starts_with(PREFACE);
     let stream = Rewind::new(read, stream);

@@ -31,6 +31,7 @@ mod pick;
 mod pool;
 mod shared;
 mod table;
+mod timers;
 mod upstream;
 
 use std::sync::Arc;

@@ -8,24 +8,23 @@ mod answer;
 mod request;
 mod rewind;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::ready;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, timeout_at};
 
 use crate::forward::{Sent, forward};
 use crate::shared::Worker;
 use request::{Plain, Read};
 pub(crate) use rewind::Rewind;
 
-/// For a client to send the head of its next request, idle time included.
+/// For a client to begin its next request, and then to send the rest of its head.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// For a client to send a body that is held.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
@@ -42,25 +41,6 @@ impl Default for Scratch {
     }
 }
 
-/// How a connection stands, for those outside who would end it.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    idle: Cell<bool>,
-    closing: Cell<bool>,
-}
-
-impl State {
-    /// Whether no request is under way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.idle.get()
-    }
-
-    /// The answer that is under way is the last.
-    pub(crate) fn close(&self) {
-        self.closing.set(true);
-    }
-}
-
 /// What becomes of a connection.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -70,16 +50,11 @@ pub(crate) enum Next {
 }
 
 /// Answers plain requests until the connection ends, or one comes that is not.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    client: IpAddr,
-    worker: &Worker,
-    state: &State,
-) -> Next {
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, client: IpAddr, worker: &Worker) -> Next {
     let mut read = BytesMut::new();
     let most = worker.shared.replay_limit.min(usize::try_from(worker.shared.max_body).unwrap_or(usize::MAX));
     loop {
-        let plain = match head(stream, worker, state, &mut read, most).await {
+        let plain = match head(stream, worker, &mut read, most).await {
             Ok(Some(plain)) => plain,
             Ok(None) => return Next::Other(read.freeze()),
             Err(_) => return Next::Closed,
@@ -104,7 +79,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 },
             }
         };
-        let is_last = state.closing.get() || answer::is_last(&answer);
+        let is_last = worker.is_closing() || answer::is_last(&answer);
         if answer::write(stream, &method, answer, is_last).await.is_err() || is_last {
             return Next::Closed;
         }
@@ -115,11 +90,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 async fn head<S: AsyncRead + Unpin>(
     stream: &mut S,
     worker: &Worker,
-    state: &State,
     read: &mut BytesMut,
     most: usize,
 ) -> std::io::Result<Option<Plain>> {
-    let until = Instant::now() + HEAD_WITHIN;
+    let mut begun: Option<Instant> = None;
     loop {
         if !read.is_empty() {
             match request::take(read, most) {
@@ -128,10 +102,17 @@ async fn head<S: AsyncRead + Unpin>(
                 Read::Partial => {}
             }
         }
-        state.idle.set(read.is_empty());
-        let came = timeout_at(until, read_some(stream, &worker.scratch, read)).await;
-        state.idle.set(false);
-        came.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
+        let (timers, is_idle) = (&worker.timers, read.is_empty());
+        if is_idle && worker.is_closing() {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        let came = read_some(stream, &worker.scratch, read);
+        let came = match begun {
+            None => timers.idle_within(HEAD_WITHIN, came).await,
+            Some(begun) => timers.within(HEAD_WITHIN.saturating_sub(begun.elapsed()), came).await,
+        };
+        came.unwrap_or(Err(ErrorKind::TimedOut.into()))?;
+        begun.get_or_insert_with(Instant::now);
     }
 }
 
@@ -153,7 +134,7 @@ async fn whole<S: AsyncRead + Unpin>(
         }
         Ok(())
     };
-    tokio::time::timeout(BODY_WITHIN, all).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+    worker.timers.within(BODY_WITHIN, all).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
 }
 
 /// Reads what has come, at least a byte.
