@@ -88,7 +88,10 @@ impl Model {
             return Ok(());
         }
         let wait = Duration::from_nanos(ahead / threads as u64);
-        let is_late = deadline.is_some_and(|deadline| now + wait + Duration::from_nanos(self.cost()) > deadline);
+        // Twice what is expected, since requests differ and cores are shared: what is let in and then not answered in
+        // time was computed for nothing, and a queue half as long is never empty under overload.
+        let expected = wait + Duration::from_nanos(self.cost());
+        let is_late = deadline.is_some_and(|deadline| now + expected * 2 > deadline);
         let is_long = wait > self.queue.wait && waiting >= threads;
         if is_late || is_long { Err(Overloaded::TooLong(wait)) } else { Ok(()) }
     }

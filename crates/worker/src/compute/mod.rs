@@ -27,6 +27,10 @@ use crate::metrics::Metrics;
 use hall::{Done, Due, Hall, Job, Work};
 pub(crate) use lane::{Lane, LaneOptions, Overloaded, QueueLimits};
 
+/// The nice value of compute threads. Where cores are short, connections are served first: a request that is not received
+/// yet can be neither refused nor queued, and its deadline passes unseen.
+const BEHIND_CONNECTIONS: i32 = 5;
+
 /// A request in three steps, of which the one in the middle is the engine's. All are done by compute threads: reading
 /// and writing JSON is computing too.
 pub(crate) trait Request: Send + 'static {
@@ -108,7 +112,13 @@ impl<R: Request> ComputePool<R> {
         let shared = Arc::new(Shared { threads, metrics: metrics.clone(), hall, changed: Condvar::new() });
         for number in 0..threads {
             let shared = shared.clone();
-            let work = move || in_engines_pool(&mut || shared.work());
+            let work = move || {
+                in_engines_pool(&mut || {
+                    // Of this thread alone, and no harm if it is not granted.
+                    rustix::process::setpriority_process(None, BEHIND_CONNECTIONS).ok();
+                    shared.work();
+                });
+            };
             thread::Builder::new().name(format!("compute-{number}")).spawn(work)?;
         }
         Ok(Self(Arc::new(Owned(shared))))

@@ -472,9 +472,9 @@ fn a_request_that_would_wait_too_long_is_refused() {
     assert_eq!(admits(20, None), Ok(()));
     assert_eq!(admits(21, None), Err(Overloaded::TooLong(ms(105))));
     assert_eq!(admits(100, None), Err(Overloaded::Full));
-    // With 10 ms of its own after 45 ms of waiting.
-    assert_eq!(admits(9, Some(now + ms(55))), Ok(()));
-    assert_eq!(admits(9, Some(now + ms(54))), Err(Overloaded::TooLong(ms(45))));
+    // With 10 ms of its own after 45 ms of waiting, and as much to spare.
+    assert_eq!(admits(9, Some(now + ms(110))), Ok(()));
+    assert_eq!(admits(9, Some(now + ms(109))), Err(Overloaded::TooLong(ms(45))));
     // Whatever is expected, so that it can turn out wrong.
     assert_eq!(admits(0, Some(now)), Ok(()));
     model.cost.store(10_000_000_000, std::sync::atomic::Ordering::Relaxed);

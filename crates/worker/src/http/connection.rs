@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::{Sent, Worker, answer};
 use crate::drain::End;
 
-/// What the head of a request may have, in bytes; also what is read at once of a body.
+/// What the head of a request may have, in bytes.
 const HEAD: usize = 64 << 10;
 /// Header fields of a request.
 const FIELDS: usize = 100;
@@ -146,7 +146,7 @@ async fn http1(stream: TcpStream, door: &Door, mut end: watch::Receiver<End>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(door.manners.patience)
-        .max_buf_size(HEAD)
+        .max_header_size(HEAD)
         .max_headers(FIELDS)
         .serve_connection(TokioIo::new(stream), service_fn(|request| respond(door.worker.clone(), request)));
     let mut connection = std::pin::pin!(connection);

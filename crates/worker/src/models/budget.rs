@@ -58,14 +58,15 @@ impl Drop for Reservation {
     }
 }
 
-/// What a model is taken to need, in bytes, from the size of its file; measured factors, rounded up (`docs/worker.md`).
-/// `sessions`: how many copies the engine keeps.
-pub(super) fn estimate(format: Format, file: u64, sessions: u64) -> u64 {
-    let weights = match format {
+/// What a model is taken to need, in bytes, from the size of its file; measured (`docs/worker.md`).
+/// `sessions`: how many sessions of ONNX Runtime there are, if that runs it.
+pub(super) fn estimate(format: Format, file: u64, sessions: Option<u64>) -> u64 {
+    let with = |times: u64| OVERHEAD.saturating_add(file.saturating_mul(times));
+    match (format, sessions) {
         // Numbers as text take more than as floats.
-        Format::Dense => file,
-        // The file's bytes, weights that are laid out anew, and what one inference needs.
-        Format::Onnx | Format::Tensorflow => file.saturating_mul(2).saturating_mul(sessions.max(1)),
-    };
-    OVERHEAD.saturating_add(weights)
+        (Format::Dense, _) => with(1),
+        // The file's bytes, weights that are laid out anew, and what an inference needs.
+        (Format::Onnx, Some(sessions)) => with(3).saturating_mul(sessions.max(1)),
+        (Format::Onnx | Format::Tensorflow, _) => with(2),
+    }
 }

@@ -65,8 +65,9 @@ impl Thread {
             match self.load(&slot, makes_room) {
                 Ok(Some(_)) if !slot.is_wanted() => slot.give_up(super::manage::BY_REQUEST),
                 Ok(Some(loaded)) => {
+                    // Before those who wait for it learn of it.
+                    metrics.loaded(&slot.identity, self.count() + 1, self.budget.used());
                     slot.set(Arc::new(loaded));
-                    metrics.loaded(&slot.identity, self.count(), self.budget.used());
                 }
                 Ok(None) => slot.give_up(NO_ROOM),
                 Err(error) => {
@@ -82,7 +83,7 @@ impl Thread {
         let begun = Instant::now();
         let artifact = slot.artifact.as_ref().context("it has no file")?;
         let Running { engine: options, queue, batch, pool, metrics } = &self.running;
-        let sessions = if options.onnxruntime.is_some() { options.parallelism as u64 } else { 1 };
+        let sessions = options.onnxruntime.is_some().then_some(options.parallelism as u64);
         let needed = estimate(artifact.format, artifact.bytes, sessions);
         let Some(memory) = self.room(slot, needed, makes_room)? else { return Ok(None) };
         let engine = open(artifact.format, &artifact.path, options)?;
