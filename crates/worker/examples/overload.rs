@@ -3,7 +3,8 @@
 //!
 //! `overload --worker target/release/modelyard-worker --model model.onnx [-- arguments of serve]` prints, for each rate:
 //! requests answered within their deadline (goodput), latencies of all that were answered, refusals, and the worker's
-//! CPU time. The load runs on the same machine, on one thread, and takes its part of it.
+//! CPU time. The load runs on the same machine, on one thread, and takes its part of it: so goodput is told for a second
+//! of the worker's CPU time too, and the load's own lag, beyond some milliseconds of which a line is worth nothing.
 
 #![expect(clippy::print_stdout, reason = "it is what this is for")]
 
@@ -79,8 +80,11 @@ async fn measure(args: &Args, worker: &Worker) -> anyhow::Result<()> {
         // What is left of the rate before is over.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    if let (Some(first), Some(last)) = (goodput.first(), goodput.last()) {
-        println!("goodput at the last rate is {:.2} of that at the first", last / first);
+    if let ([first, ..], [.., last]) = (&*goodput, &*goodput) {
+        let (in_time, for_cpu) = (last.0 / first.0, last.1 / first.1);
+        println!(
+            "goodput at the last rate is {in_time:.2} of that at the first, and {for_cpu:.2} for a second of CPU time"
+        );
     }
     Ok(())
 }
@@ -149,8 +153,8 @@ struct Answer {
 }
 
 impl Report {
-    /// Gives the goodput.
-    fn print(&self, factor: f64, deadline: Duration, cpu: f64) -> f64 {
+    /// Gives the goodput for a second of time, and of the worker's CPU time.
+    fn print(&self, factor: f64, deadline: Duration, cpu: f64) -> (f64, f64) {
         let each = |count: usize| count as f64 / self.elapsed.as_secs_f64();
         let count =
             |of: &dyn Fn(u16, Duration) -> bool| each(self.answers.iter().filter(|a| of(a.status, a.time)).count());
@@ -158,7 +162,7 @@ impl Report {
         let good = sorted(self.answers.iter().filter(|answer| answer.status == 200).map(|answer| answer.time));
         let lags = sorted(self.answers.iter().map(|answer| answer.lag));
         println!(
-            "{factor:>5} {:>9.0} {in_time:>9.0} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.1} {:>9.1} {cpu:>7.2} {:>8.1}",
+            "{factor:>5} {:>9.0} {in_time:>9.0} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.1} {:>9.1} {cpu:>7.2} {:>13.0} {:>10.1}",
             each(self.offered),
             count(&|status, time| status == 200 && time > deadline),
             count(&|status, _| status == 429),
@@ -166,9 +170,10 @@ impl Report {
             count(&|status, _| !matches!(status, 200 | 429 | 504)),
             quantile(&good, 50),
             quantile(&good, 99),
+            in_time / cpu,
             quantile(&lags, 99),
         );
-        in_time
+        (in_time, in_time / cpu)
     }
 }
 

@@ -158,7 +158,7 @@ pub(crate) struct ServedArgs {
 /// What is served.
 #[derive(Debug, Clone)]
 pub(crate) enum Served {
-    One { name: String, version: String, format: Format, sha256: Digest, source: ArtifactSource },
+    One { name: String, version: String, format: Format, sha256: Digest, source: Box<ArtifactSource> },
     Repository { dir: PathBuf, memory: Option<ByteSize> },
 }
 
@@ -229,7 +229,7 @@ impl ServeArgs {
             version: model_version.clone()?,
             format: (*format)?,
             sha256: (*sha256)?,
-            source: self.source.source()?,
+            source: Box::new(self.source.source()?),
         })
     }
 

@@ -139,7 +139,7 @@ async fn loaded(args: ServeArgs, served: Served, worker: Arc<Worker>) -> anyhow:
     match served {
         Served::One { format, sha256, source, .. } => {
             let runtime = Handle::current();
-            let load = move || load_model(&args, format, sha256, source, &worker, &runtime);
+            let load = move || load_model(&args, format, sha256, *source, &worker, &runtime);
             tokio::task::spawn_blocking(load).await.context("loading ended early")?
         }
         Served::Repository { .. } => {

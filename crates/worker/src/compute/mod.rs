@@ -218,7 +218,9 @@ impl<R: Request> Shared<R> {
         let Unread { request, answer, arrived, .. } = unread;
         self.metrics.queue_time.observe(arrived.elapsed().as_secs_f64());
         let answered = match request.read(&*model.engine) {
-            Ok((call, reply)) if is_past(call.deadline, Instant::now()) => R::write(reply, Err(Unanswered::Late)),
+            Ok((call, reply)) if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                R::write(reply, Err(Unanswered::Late))
+            }
             Ok((call, reply)) => R::write(reply, self.infer(model, call).map_err(Unanswered::Engine)),
             Err(refusal) => refusal,
         };

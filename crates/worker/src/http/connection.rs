@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -16,11 +15,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -80,11 +78,11 @@ fn on_this_thread(listener: TcpListener, door: Door, mut end: watch::Receiver<En
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a thread cannot serve"),
     };
-    LocalSet::new().block_on(&runtime, async move {
+    runtime.block_on(async move {
         let connections = TaskTracker::new();
         let for_connections = end.clone();
         tokio::select! {
-            () = accept(listener, Rc::new(door), &for_connections, &connections) => {}
+            () = accept(listener, Arc::new(door), &for_connections, &connections) => {}
             () = End::beyond(&mut end, End::Draining) => {}
         }
         connections.close();
@@ -92,7 +90,7 @@ fn on_this_thread(listener: TcpListener, door: Door, mut end: watch::Receiver<En
     });
 }
 
-async fn accept(listener: TcpListener, door: Rc<Door>, end: &watch::Receiver<End>, connections: &TaskTracker) {
+async fn accept(listener: TcpListener, door: Arc<Door>, end: &watch::Receiver<End>, connections: &TaskTracker) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a thread cannot listen"),
@@ -101,7 +99,7 @@ async fn accept(listener: TcpListener, door: Rc<Door>, end: &watch::Receiver<End
         match listener.accept().await {
             Ok((stream, _)) => match Open::count(&door) {
                 Some(open) => {
-                    connections.spawn_local(connection(stream, open, door.clone(), end.clone()));
+                    connections.spawn(connection(stream, open, door.clone(), end.clone()));
                 }
                 // What does not fit into its buffer now is not said.
                 None => drop(stream.try_write(FULL)),
@@ -115,7 +113,7 @@ async fn accept(listener: TcpListener, door: Rc<Door>, end: &watch::Receiver<End
     }
 }
 
-async fn connection(stream: TcpStream, _open: Open, door: Rc<Door>, mut end: watch::Receiver<End>) {
+async fn connection(stream: TcpStream, _open: Open, door: Arc<Door>, mut end: watch::Receiver<End>) {
     // Answers are written whole; waiting for more to send would only delay them.
     stream.set_nodelay(true).ok();
     // An answer that nobody takes, and a client that is gone without a word, end here; these are no reason to refuse.
@@ -161,7 +159,7 @@ async fn http1(stream: TcpStream, door: &Door, mut end: watch::Receiver<End>) {
 }
 
 async fn http2(stream: TcpStream, door: &Door, mut end: watch::Receiver<End>) {
-    let connection = http2::Builder::new(Local)
+    let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
@@ -186,16 +184,6 @@ async fn respond(
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Full<bytes::Bytes>>, Infallible> {
     Ok(answer(&worker, request.map(Sent::Streamed)).await.map(Full::new))
-}
-
-/// Runs what belongs to a connection on the connection's thread.
-#[derive(Clone)]
-struct Local;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move { drop(future.await) });
-    }
 }
 
 /// Counts a connection while it lives.

@@ -44,8 +44,9 @@ impl Models {
         });
         let table = Arc::new(ArcSwap::from_pointee(table.collect::<Table>()));
         let loader = Loader::start(running, budget, &table).context("models cannot be loaded")?;
-        let (changing, has_started) = (Mutex::new(()), AtomicBool::new(false));
-        Ok(Self { table, repository: Some(Repository { dir: dir.to_owned(), loader, changing, has_started }) })
+        let (loading, changing) = (tokio::sync::Mutex::new(()), Mutex::new(()));
+        let has_started = AtomicBool::new(false);
+        Ok(Self { table, repository: Some(Repository { dir: dir.to_owned(), loader, loading, changing, has_started }) })
     }
 
     /// Loads the models of a repository as far as there is room, and tells of each how many there are and are left.
@@ -79,12 +80,13 @@ impl Models {
     /// If it is not loaded; what was served before is served still.
     pub(crate) async fn load(&self, name: &str) -> Result<(), ManageError> {
         let repository = self.repository.as_ref().ok_or(ManageError::Off)?;
+        let _loading = repository.loading.lock().await;
         let unknown = || ManageError::Unknown(name.chars().take(80).collect());
         let versions = if is_plain(name) { scan_model(&repository.dir, name)? } else { Versions::new() };
         let before = self.table.load().get(name).cloned();
         let new = Model::of(name, versions, before.as_ref()).ok_or_else(unknown)?;
         let slot = new.current.clone();
-        slot.want(true);
+        new.slots.iter().for_each(|slot| slot.want(true));
         // What is new can be found by its version from now on, and by its name once it is loaded.
         repository.change(&self.table, |table| {
             let current = before.as_ref().filter(|before| !before.is_off).map_or(&slot, |before| &before.current);

@@ -81,6 +81,8 @@ pub(crate) struct Models {
 struct Repository {
     dir: PathBuf,
     loader: Loader,
+    /// Loadings by request, one at a time: a version must not give way to one before it.
+    loading: tokio::sync::Mutex<()>,
     /// Changes of the table, one at a time.
     changing: Mutex<()>,
     /// What is loaded from the start, is.
