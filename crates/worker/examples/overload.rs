@@ -66,6 +66,8 @@ fn main() -> anyhow::Result<()> {
 
 async fn measure(args: &Args, worker: &Worker) -> anyhow::Result<()> {
     let load = Rc::new(Load::new(args, worker.address).await?);
+    let status = load.ask().await?;
+    anyhow::ensure!(status == 200, "the model answers {status} to made-up inputs: use another one");
     let capacity = capacity(&load, args.time.as_duration()).await?;
     println!("capacity: {capacity:.0} answers/s; deadline {}, {} bytes of request", args.deadline, load.request.len());
     println!(

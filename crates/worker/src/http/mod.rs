@@ -153,19 +153,21 @@ async fn model(
             let loaded = worker.loaded(slot, None).await?;
             Ok(json(StatusCode::OK, &metadata(slot, &loaded)))
         }
-        ModelAction::Infer => {
-            let (parts, body) = request.into_parts();
-            if let Err(refusal) = must_be(&parts.method, &Method::POST) {
-                body.discard();
-                return Err(refusal);
-            }
-            let _in_flight = worker.traffic.begin();
-            let answer = worker.infer(slot, &parts, body).await;
-            let status = answer.as_ref().map_or_else(|refusal| refusal.status, http::Response::status);
-            worker.metrics.answered(&slot.identity, status.as_u16());
-            answer
-        }
+        ModelAction::Infer => inference(worker, slot, request).await,
     }
+}
+
+async fn inference(worker: &Worker, slot: &Arc<Slot>, request: Request<Sent>) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    if let Err(refusal) = must_be(&parts.method, &Method::POST) {
+        body.discard();
+        return Err(refusal);
+    }
+    let _in_flight = worker.traffic.begin();
+    let answer = worker.infer(slot, &parts, body).await;
+    let status = answer.as_ref().map_or_else(|refusal| refusal.status, http::Response::status);
+    worker.metrics.answered(&slot.identity, status.as_u16());
+    answer
 }
 
 fn metadata(slot: &Slot, model: &Loaded) -> ModelMetadata {
