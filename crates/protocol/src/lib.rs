@@ -5,6 +5,7 @@
 //! What a model means is the engine's business, not this crate's.
 
 pub mod binary;
+mod deadline;
 mod framing;
 pub mod grpc;
 mod infer;
@@ -14,10 +15,16 @@ mod path;
 mod rows;
 mod tensor;
 
+pub use deadline::{
+    GRPC_TIMEOUT, TIMEOUT, TimeoutError, format_timeout, header_timeout, parameter_timeout, parse_grpc_timeout,
+    parse_timeout,
+};
 pub use framing::{BINARY_EXTENSION, Coding, Framing, FramingError, JSON_LENGTH};
 pub use infer::{
     DecodeError, EncodeError, Encoded, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
 };
-pub use metadata::{ErrorBody, IndexItem, IndexRequest, Live, ModelMetadata, ModelReady, Ready, ServerMetadata};
-pub use path::{ModelAction, V2Path, parse_path};
+pub use metadata::{
+    ErrorBody, IndexItem, IndexRequest, Live, LoadRequest, ModelMetadata, ModelReady, Ready, ServerMetadata,
+};
+pub use path::{ModelAction, RepositoryAction, V2Path, parse_path, parse_repository_path};
 pub use tensor::{Tensor, TensorData, TensorError};

@@ -4,6 +4,8 @@
 
 mod batching;
 mod client;
+mod connections;
+mod deadlines;
 mod drain;
 mod fetch;
 mod grpc;
@@ -11,4 +13,5 @@ mod inspect;
 mod origin;
 mod overload;
 mod process;
+mod repository;
 mod serve;
