@@ -31,6 +31,19 @@ pub enum TfAction {
     Run(Verb),
 }
 
+impl TfAction {
+    /// How a path ends that asks for it.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Status => "",
+            Self::Metadata => "/metadata",
+            Self::Run(Verb::Predict) => ":predict",
+            Self::Run(Verb::Classify) => ":classify",
+            Self::Run(Verb::Regress) => ":regress",
+        }
+    }
+}
+
 impl<'a> Pin<'a> {
     pub fn version(self) -> Option<&'a str> {
         match self {

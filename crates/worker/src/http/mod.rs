@@ -1,6 +1,11 @@
-//! The Open Inference Protocol v2 over HTTP. The only module that knows axum.
+//! The inference protocols over HTTP. The only module that knows axum.
+//!
+//! The Open Inference Protocol is served here, TF Serving's and TorchServe's in `v1`. All of them are read, computed and
+//! written by the same compute threads (`infer`, `form`).
 
+mod form;
 mod infer;
+mod v1;
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,8 +20,9 @@ use modelyard_core::Format;
 use modelyard_engine::Engine;
 use modelyard_grpc::Rest;
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live,
-    ModelAction, ModelMetadata, ModelReady, Parameter, Parameters, Ready, ServerMetadata, V2Path, parse_path,
+    AnyPath, BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live,
+    ModelAction, ModelMetadata, ModelReady, Parameter, Parameters, Protocol, Ready, ServerMetadata, V2Path,
+    torch_serve::TorchError,
 };
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -28,6 +34,7 @@ use crate::drain::Traffic;
 use crate::fetch::Cached;
 use crate::metrics::{self, Metrics};
 use crate::progress::Progress;
+use form::Form;
 pub(crate) use infer::Inference;
 
 /// What the worker serves, and how it goes.
@@ -140,21 +147,33 @@ async fn prometheus(State(worker): State<Arc<Worker>>) -> Response {
 }
 
 async fn protocol(State(worker): State<Arc<Worker>>, request: Request) -> Response {
-    let answer = match parse_path(request.uri().path()) {
-        Some(V2Path::Model { name, version, action }) => match worker.find(name, version) {
-            Ok(()) => model(&worker, action, request).await,
-            Err(refusal) => Err(refusal),
-        },
-        Some(V2Path::RepositoryIndex) => index(&worker, request).await,
-        Some(path) => server(&worker, path, request.method()),
-        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))),
+    let uri = request.uri().clone();
+    let path = AnyPath::parse(uri.path());
+    let answer = match path {
+        Some(AnyPath::OpenInference(path)) => open_inference(&worker, path, request).await,
+        Some(AnyPath::TfServing(path)) => v1::tf_serving(&worker, path, request).await,
+        Some(AnyPath::TorchServe(path)) => v1::torch_serve(&worker, path, request).await,
+        None if uri.path() == "/" => v1::alive(request.method()),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))),
     };
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let protocol = path.map(|path| path.protocol()).unwrap_or_default();
+    let mut response = answer.unwrap_or_else(|refusal| refusal.said_in(protocol));
     if worker.traffic.draining() {
         // So that the caller's next request goes elsewhere.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+async fn open_inference(worker: &Worker, path: V2Path<'_>, request: Request) -> Result<Response, Refusal> {
+    match path {
+        V2Path::Model { name, version, action } => {
+            worker.find(name, version)?;
+            model(worker, action, request).await
+        }
+        V2Path::RepositoryIndex => index(worker, request).await,
+        path => server(worker, path, request.method()),
+    }
 }
 
 fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response, Refusal> {
@@ -197,15 +216,17 @@ async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result
             must_be(request.method(), &Method::GET)?;
             Ok(json(StatusCode::OK, &worker.metadata()?))
         }
-        ModelAction::Infer => {
-            must_be(request.method(), &Method::POST)?;
-            let _in_flight = worker.traffic.begin();
-            let answer = worker.infer(request).await;
-            let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);
-            worker.metrics.answered(status.as_u16());
-            answer
-        }
+        ModelAction::Infer => inference(worker, request, Form::OpenInference).await,
     }
+}
+
+async fn inference(worker: &Worker, request: Request, form: Form) -> Result<Response, Refusal> {
+    must_be(request.method(), &Method::POST)?;
+    let _in_flight = worker.traffic.begin();
+    let answer = worker.infer(request, form).await;
+    let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);
+    worker.metrics.answered(status.as_u16());
+    answer
 }
 
 impl Worker {
@@ -242,7 +263,7 @@ impl Worker {
         })
     }
 
-    async fn infer(&self, request: Request) -> Result<Response, Refusal> {
+    async fn infer(&self, request: Request, form: Form) -> Result<Response, Refusal> {
         let model = self.model()?;
         let (framing, accepted) = codings(request.headers())?;
         let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
@@ -252,7 +273,8 @@ impl Worker {
             }
             status => Refusal::new(status, rejection.body_text()),
         })?;
-        let inference = Inference { identity: self.identity.clone(), body, framing, accepted, limit: self.max_body };
+        let identity = self.identity.clone();
+        let inference = Inference { identity, body, form, framing, accepted, limit: self.max_body };
         let answer = model.pool.submit(inference);
         let answer = answer.map_err(|QueueFull| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many requests wait here as may: try again".into())
@@ -295,6 +317,17 @@ pub(crate) struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, message: String) -> Self {
         Self { status, message }
+    }
+
+    /// As the protocol of the request has it.
+    fn said_in(self, protocol: Protocol) -> Response {
+        let error = TorchError::new(self.status.as_u16(), self.message.as_str());
+        let mut response = self.into_response();
+        if protocol == Protocol::TorchServe {
+            *response.body_mut() = json(StatusCode::OK, &error).into_body();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        response
     }
 }
 

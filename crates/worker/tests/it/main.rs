@@ -12,3 +12,4 @@ mod origin;
 mod overload;
 mod process;
 mod serve;
+mod v1;
