@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod clients;
 mod console;
+mod debian;
 mod demo;
 mod image;
 mod interrupt;

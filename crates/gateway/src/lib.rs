@@ -32,6 +32,7 @@ mod pick;
 mod pool;
 mod shared;
 mod table;
+mod upstream;
 mod v1;
 
 use std::sync::Arc;
