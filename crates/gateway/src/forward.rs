@@ -97,7 +97,7 @@ struct Asked<'a> {
 
 fn allows(of: OfModel<'_>, method: &Method) -> bool {
     match of.is_inference {
-        true => method == Method::POST,
+        true => method == Method::POST || (of.may_put && method == Method::PUT),
         false => method == Method::GET || method == Method::HEAD,
     }
 }
@@ -109,7 +109,7 @@ async fn ask_route(
     asked: Asked<'_>,
     request_id: &mut Option<HeaderValue>,
 ) -> (Answer, Option<Copied>) {
-    let Asked { of: OfModel { name, version, is_inference }, parts, body, rest, client } = asked;
+    let Asked { of: OfModel { name, version, is_inference, .. }, parts, body, rest, client } = asked;
     let is_secure = worker.shared.tls.is_some();
     let wanted = Wanted { version, headers: &parts.headers, client, is_secure };
     let new_unit = || fastrand::u128(..);

@@ -29,6 +29,8 @@ pub struct OfModel<'a> {
     pub version: Option<&'a str>,
     /// Else it tells of the model. The one is a `POST`, the other a `GET`.
     pub is_inference: bool,
+    /// Whether a `PUT` will do for a `POST`: TorchServe's users send files so.
+    pub may_put: bool,
 }
 
 impl<'a> AnyPath<'a> {
@@ -51,13 +53,16 @@ impl<'a> AnyPath<'a> {
     pub fn model(&self) -> Option<OfModel<'a>> {
         match *self {
             Self::OpenInference(V2Path::Model { name, version, action }) => {
-                Some(OfModel { name, version, is_inference: action == ModelAction::Infer })
+                Some(OfModel { name, version, is_inference: action == ModelAction::Infer, may_put: false })
             }
-            Self::TfServing(TfPath::Model { name, pin, action }) => {
-                Some(OfModel { name, version: pin.version(), is_inference: matches!(action, TfAction::Run(_)) })
-            }
+            Self::TfServing(TfPath::Model { name, pin, action }) => Some(OfModel {
+                name,
+                version: pin.version(),
+                is_inference: matches!(action, TfAction::Run(_)),
+                may_put: false,
+            }),
             Self::TorchServe(TorchPath::Predictions { name, version }) => {
-                Some(OfModel { name, version, is_inference: true })
+                Some(OfModel { name, version, is_inference: true, may_put: true })
             }
             Self::OpenInference(_) | Self::TfServing(_) | Self::TorchServe(TorchPath::Ping) => None,
         }

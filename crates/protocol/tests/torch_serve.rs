@@ -85,6 +85,9 @@ fn a_form_has_instances_or_inputs() {
     let x = [spec("x", Datatype::Fp32, &[-1, 2])];
     let data = |text: &'static str| part(Some("data"), None, text.as_bytes());
     assert_eq!(ask(&[data("[3, 4]")], &x), (vec![fp32("x", &[1, 2], &[3.0, 4.0])], Reply::Row));
+    // What curl says of every file.
+    let file = part(Some("data"), Some("application/octet-stream"), b"[3, 4]\n");
+    assert_eq!(ask(&[file], &x), (vec![fp32("x", &[1, 2], &[3.0, 4.0])], Reply::Row));
     let several = ask(&[data("[3, 4]"), data("[[5, 6]]")], &x);
     assert_eq!(several, (vec![fp32("x", &[2, 2], &[3.0, 4.0, 5.0, 6.0])], Reply::Rows));
     let inputs = [spec("a", Datatype::Fp32, &[-1]), spec("b", Datatype::Bytes, &[-1])];

@@ -31,7 +31,8 @@ const DATA: [&str; 2] = ["data", "body"];
 enum Content {
     Json,
     Binary,
-    /// Nothing that can be relied on: `curl` says nothing of files (`-T`), and the wrong thing of text (`-d`).
+    /// Nothing that can be relied on: `curl` says nothing of files (`-T`), the wrong thing of text (`-d`), and of any
+    /// file in a form (`-F`) that it is `application/octet-stream`.
     Open,
 }
 
@@ -42,7 +43,11 @@ impl Content {
         let is = |prefix: &str| media.starts_with(prefix);
         if media == "application/json" || media.ends_with("+json") {
             Self::Json
-        } else if media == "application/octet-stream" || is("image/") || is("audio/") || is("video/") {
+        } else if (media == "application/octet-stream" && part.name.is_none())
+            || is("image/")
+            || is("audio/")
+            || is("video/")
+        {
             Self::Binary
         } else {
             Self::Open

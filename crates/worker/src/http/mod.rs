@@ -216,12 +216,14 @@ async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result
             must_be(request.method(), &Method::GET)?;
             Ok(json(StatusCode::OK, &worker.metadata()?))
         }
-        ModelAction::Infer => inference(worker, request, Form::OpenInference).await,
+        ModelAction::Infer => {
+            must_be(request.method(), &Method::POST)?;
+            inference(worker, request, Form::OpenInference).await
+        }
     }
 }
 
 async fn inference(worker: &Worker, request: Request, form: Form) -> Result<Response, Refusal> {
-    must_be(request.method(), &Method::POST)?;
     let _in_flight = worker.traffic.begin();
     let answer = worker.infer(request, form).await;
     let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);

@@ -26,7 +26,10 @@ pub(super) async fn tf_serving(worker: &Worker, path: TfPath<'_>, request: Reque
         return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     }
     match action {
-        TfAction::Run(verb) => inference(worker, request, Form::Other(Other::TfServing(verb))).await,
+        TfAction::Run(verb) => {
+            must_be(request.method(), &Method::POST)?;
+            inference(worker, request, Form::Other(Other::TfServing(verb))).await
+        }
         TfAction::Metadata => {
             must_be(request.method(), &Method::GET)?;
             let Identity { name, version } = &*worker.identity;
@@ -56,6 +59,10 @@ pub(super) async fn torch_serve(worker: &Worker, path: TorchPath<'_>, request: R
         }
         TorchPath::Predictions { name, version } => {
             worker.find(name, version)?;
+            // `curl -T` puts.
+            if request.method() != Method::PUT {
+                must_be(request.method(), &Method::POST)?;
+            }
             let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let content_type = content_type.map(ToOwned::to_owned);
             inference(worker, request, Form::Other(Other::TorchServe { content_type })).await

@@ -55,6 +55,10 @@ fn torch_serves_bodies_are_taken() {
     let form = "--b\r\ncontent-disposition: form-data; name=\"data\"; filename=\"a\"\r\n\r\n[3, 4]\r\n--b\r\ncontent-disposition: form-data; name=\"data\"\r\n\r\n[0, 0]\r\n--b--\r\n";
     let content = [("content-type", "multipart/form-data; boundary=b")];
     assert_eq!(answered(&content, form.as_bytes()), "[[3.0],[2.0]]", "as `curl -F` sends files");
+    let file = form.replace("filename=\"a\"", "filename=\"a\"\r\ncontent-type: application/octet-stream");
+    assert_eq!(answered(&content, file.as_bytes()), "[[3.0],[2.0]]", "as curl says of every file");
+    let put = call(worker.address, "PUT", "/predictions/linear", "[3, 4]").unwrap();
+    assert_eq!((put.status, put.body.as_str()), (200, "[3.0]"));
     let pinned = post(&worker, "/predictions/linear/2", "[3, 4]");
     assert_eq!(pinned.body, "[3.0]");
 
