@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cli;
 mod client;
+mod clients;
 mod console;
 mod debian;
 mod demo;

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use modelyard_protocol::ErrorBody;
+use modelyard_protocol::torch_serve::TorchError;
+use modelyard_protocol::{ErrorBody, Protocol};
 use serde::Serialize;
 
 use crate::mirror::Handover;
@@ -91,12 +92,29 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer
 }
 
+/// The message of an error of the gateway's own.
+#[derive(Clone)]
+struct Said(String);
+
 pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Answer {
-    let mut answer = json(status, &ErrorBody { error: message.into() });
+    let said = Said(message.into());
+    let mut answer = json(status, &ErrorBody { error: said.0.clone() });
+    answer.extensions_mut().insert(said);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
+}
+
+/// Has an error of the gateway's own be of the form that the protocol has for it. Workers do so themselves.
+pub(crate) fn say_in(protocol: Protocol, answer: &mut Answer) {
+    // TF Serving's is that of the Open Inference Protocol.
+    if protocol == Protocol::TorchServe
+        && let Some(Said(message)) = answer.extensions_mut().remove()
+    {
+        let error = TorchError::new(answer.status().as_u16(), message);
+        *answer.body_mut() = AnswerBody::whole(serde_json::to_vec(&error).unwrap_or_default().into());
+    }
 }
 
 /// What concerns one connection only, whatever it says (RFC 9110 §7.6.1).

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use modelyard_core::{DisagreementExample, Mirror, Redaction, Timestamp, VariantName};
+use modelyard_protocol::AnyPath;
 use tokio::sync::{Mutex, watch};
 use tokio::task::LocalSet;
 
@@ -124,7 +125,8 @@ struct Judged {
 
 impl Judged {
     fn judge(self, candidate: VariantName) {
-        let read = |answer: &Option<Framed>| answer.as_ref()?.read();
+        let protocol = AnyPath::parse(self.job.parts.uri.path()).map(|path| path.protocol()).unwrap_or_default();
+        let read = |answer: &Option<Framed>| answer.as_ref()?.read(protocol);
         let Some((reference, answer)) = read(&self.job.copied.reference.body).zip(read(&self.answer)) else {
             self.counters.mirrored.unreadable.fetch_add(1, Relaxed);
             return;

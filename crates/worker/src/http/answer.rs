@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use modelyard_protocol::{ErrorBody, FramingError};
+use modelyard_protocol::torch_serve::TorchError;
+use modelyard_protocol::{ErrorBody, FramingError, Protocol};
 use serde::Serialize;
 
 pub(crate) type Response = http::Response<Bytes>;
@@ -26,8 +27,12 @@ impl Refusal {
         Self { retry_after: Some(seconds.max(1)), ..self }
     }
 
-    pub(crate) fn into_response(self) -> Response {
-        let mut response = json(self.status, &ErrorBody { error: self.message });
+    /// As the protocol of the request has it.
+    pub(crate) fn said_in(self, protocol: Protocol) -> Response {
+        let mut response = match protocol {
+            Protocol::TorchServe => json(self.status, &TorchError::new(self.status.as_u16(), self.message.as_str())),
+            _ => json(self.status, &ErrorBody { error: self.message }),
+        };
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,11 +1,16 @@
-//! The Open Inference Protocol v2 over HTTP, on hyper itself: inference passes through no layer that it does not need.
+//! The inference protocols over HTTP, on hyper itself: inference passes through no layer that it does not need.
+//!
+//! The Open Inference Protocol is served here, TF Serving's and TorchServe's in `v1`. All of them are read, computed and
+//! written by the same compute threads (`infer`, `form`).
 
 mod answer;
 mod body;
 mod connection;
+mod form;
 mod infer;
 mod listen;
 mod repository;
+mod v1;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +21,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use modelyard_core::Format;
 use modelyard_grpc::Rest;
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, Framing, GRPC_TIMEOUT, JSON_LENGTH, Live, ModelAction, ModelMetadata, ModelReady,
-    Parameter, Parameters, Ready, ServerMetadata, TIMEOUT, V2Path, header_timeout, parse_path, parse_repository_path,
+    AnyPath, BINARY_EXTENSION, Coding, Framing, GRPC_TIMEOUT, JSON_LENGTH, Live, ModelAction, ModelMetadata,
+    ModelReady, Parameter, Parameters, Ready, ServerMetadata, TIMEOUT, V2Path, header_timeout, parse_repository_path,
 };
 use serde::Serialize;
 use tokio::time::timeout_at;
@@ -31,6 +36,7 @@ use answer::{Refusal, Response, json, must_be, with_body};
 pub(crate) use body::Bodies;
 use body::{Body, Sent};
 pub(crate) use connection::{Manners, serve};
+use form::Form;
 pub(crate) use infer::Inference;
 pub(crate) use listen::{listeners, raise_file_limit};
 
@@ -80,19 +86,16 @@ impl Rest for InProcess {
 /// Answers one request.
 async fn answer(worker: &Worker, request: Request<Sent>) -> Response {
     let is_http1 = request.version() < http::Version::HTTP_2;
-    let answer = match parse_path(request.uri().path()) {
-        Some(V2Path::Model { name, version, action }) => match worker.find(name, version) {
-            Ok(slot) => model(worker, &slot, action, request).await,
-            Err(refusal) => {
-                request.into_body().discard();
-                Err(refusal)
-            }
-        },
-        Some(V2Path::RepositoryIndex) => repository::index(worker, request).await,
-        Some(path) => server(worker, path, request.method()),
+    let uri = request.uri().clone();
+    let path = AnyPath::parse(uri.path());
+    let answer = match path {
+        Some(AnyPath::OpenInference(path)) => open_inference(worker, path, request).await,
+        Some(AnyPath::TfServing(path)) => v1::tf_serving(worker, path, request).await,
+        Some(AnyPath::TorchServe(path)) => v1::torch_serve(worker, path, request).await,
         None => other(worker, request).await,
     };
-    let mut response = answer.unwrap_or_else(Refusal::into_response);
+    let protocol = path.map(|path| path.protocol()).unwrap_or_default();
+    let mut response = answer.unwrap_or_else(|refusal| refusal.said_in(protocol));
     if is_http1 && worker.traffic.draining() {
         // So that the caller's next request goes elsewhere.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -100,16 +103,36 @@ async fn answer(worker: &Worker, request: Request<Sent>) -> Response {
     response
 }
 
+async fn open_inference(worker: &Worker, path: V2Path<'_>, request: Request<Sent>) -> Result<Response, Refusal> {
+    match path {
+        V2Path::Model { name, version, action } => match worker.find(name, version) {
+            Ok(slot) => model(worker, &slot, action, request).await,
+            Err(refusal) => Err(refuse(request, refusal)),
+        },
+        V2Path::RepositoryIndex => repository::index(worker, request).await,
+        path => server(worker, path, request.method()),
+    }
+}
+
+/// The refusal, and what is left of the request is let go.
+fn refuse(request: Request<Sent>, refusal: Refusal) -> Refusal {
+    request.into_body().discard();
+    refusal
+}
+
 async fn other(worker: &Worker, request: Request<Sent>) -> Result<Response, Refusal> {
     let path = request.uri().path().to_owned();
     if let Some((name, action)) = parse_repository_path(&path) {
         return repository::manage(worker, name, action, request).await;
     }
-    if path == "/metrics" {
-        return prometheus(worker, request.method());
+    match path.as_str() {
+        "/metrics" => prometheus(worker, request.method()),
+        "/" => v1::alive(request.method()),
+        _ => {
+            let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"));
+            Err(refuse(request, refusal))
+        }
     }
-    request.into_body().discard();
-    Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}")))
 }
 
 fn prometheus(worker: &Worker, method: &Method) -> Result<Response, Refusal> {
@@ -153,18 +176,17 @@ async fn model(
             let loaded = worker.loaded(slot, None).await?;
             Ok(json(StatusCode::OK, &metadata(slot, &loaded)))
         }
-        ModelAction::Infer => inference(worker, slot, request).await,
+        ModelAction::Infer => match must_be(request.method(), &Method::POST) {
+            Ok(()) => inference(worker, slot, request, Form::OpenInference).await,
+            Err(refusal) => Err(refuse(request, refusal)),
+        },
     }
 }
 
-async fn inference(worker: &Worker, slot: &Arc<Slot>, request: Request<Sent>) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    if let Err(refusal) = must_be(&parts.method, &Method::POST) {
-        body.discard();
-        return Err(refusal);
-    }
+async fn inference(worker: &Worker, slot: &Arc<Slot>, request: Request<Sent>, form: Form) -> Result<Response, Refusal> {
     let _in_flight = worker.traffic.begin();
-    let answer = worker.infer(slot, &parts, body).await;
+    let (parts, body) = request.into_parts();
+    let answer = worker.infer(slot, &parts, body, form).await;
     let status = answer.as_ref().map_or_else(|refusal| refusal.status, http::Response::status);
     worker.metrics.answered(&slot.identity, status.as_u16());
     answer
@@ -234,7 +256,7 @@ impl Worker {
         })
     }
 
-    async fn infer(&self, slot: &Arc<Slot>, parts: &Parts, body: Sent) -> Result<Response, Refusal> {
+    async fn infer(&self, slot: &Arc<Slot>, parts: &Parts, body: Sent, form: Form) -> Result<Response, Refusal> {
         let head = match self.admit(slot, &parts.headers).await {
             Ok(head) => head,
             Err(refusal) => {
@@ -244,8 +266,8 @@ impl Worker {
         };
         let Head { arrived, deadline, framing, accepted } = head;
         let body = by(deadline, self.bodies.read(body)).await??;
-        let inference =
-            Inference { identity: slot.identity.clone(), body, framing, accepted, limit: self.bodies.limit(), arrived };
+        let (identity, limit) = (slot.identity.clone(), self.bodies.limit());
+        let inference = Inference { identity, body, form, framing, accepted, limit, arrived };
         // In use from here on.
         let model = self.loaded(slot, deadline).await?;
         let answer = model.lane.submit(inference, deadline).map_err(busy)?;

@@ -67,6 +67,23 @@ impl Sending {
     }
 }
 
+/// With headers of its own, and a body of any bytes.
+pub(crate) fn call_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-length: {length}\r\n\r\n")?;
+    stream.write_all(body)?;
+    Sending { stream }.answer()
+}
+
 pub(crate) fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
     let mut sending = Sending::head(address, method, path, body.len())?;
     sending.body(body)?;

@@ -15,3 +15,4 @@ mod overload;
 mod process;
 mod repository;
 mod serve;
+mod v1;
