@@ -32,6 +32,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) rest: Option<Incoming>,
     pub(crate) client: IpAddr,
     pub(crate) request_id: HeaderValue,
+    /// When the client no more waits.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Ask<'_> {
@@ -204,8 +206,13 @@ async fn send(
         Some(rest) => Body::Streamed { read: ask.body.take(), rest },
         None => Body::Whole(ask.body.clone()),
     };
-    let head =
-        Head { parts: ask.parts, authority: &backend.authority, client: ask.client, request_id: &ask.request_id };
+    let head = Head {
+        parts: ask.parts,
+        authority: &backend.authority,
+        client: ask.client,
+        request_id: &ask.request_id,
+        left: ask.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+    };
     let (parts, body, connection) = connection.exchange(&head, body).await?;
     if let Some(connection) = connection {
         worker.pool.keep(backend.address, connection);

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -14,7 +15,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use modelyard_core::request_id;
-use modelyard_protocol::{AnyPath, OfModel, V2Path};
+use modelyard_protocol::{AnyPath, GRPC_TIMEOUT, OfModel, TIMEOUT, V2Path, header_timeout};
 
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::ask::{Ask, Outcome, ask_variant};
@@ -42,9 +43,9 @@ pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpA
     let mut answer = match (unknown_label, of_model, path) {
         (Some(refusal), _, _) => refusal,
         (None, Some(of), _) => match table.routes.get(of.name) {
-            Some(route) if allows(of, &parts.method) => match hold(worker, body).await {
-                Ok((body, rest)) => {
-                    let asked = Asked { of, parts: &parts, body, rest, client };
+            Some(route) if allows(of, &parts.method) => match held(worker, &parts, body).await {
+                Ok((body, rest, deadline)) => {
+                    let asked = Asked { of, parts: &parts, body, rest, client, deadline };
                     let (answer, copy) = ask_route(worker, route, asked, &mut request_id).await;
                     copied = copy;
                     answer
@@ -93,6 +94,8 @@ struct Asked<'a> {
     body: Option<Bytes>,
     rest: Option<Incoming>,
     client: IpAddr,
+    /// When the client no more waits.
+    deadline: Option<Instant>,
 }
 
 fn allows(of: OfModel<'_>, method: &Method) -> bool {
@@ -109,7 +112,7 @@ async fn ask_route(
     asked: Asked<'_>,
     request_id: &mut Option<HeaderValue>,
 ) -> (Answer, Option<Copied>) {
-    let Asked { of: OfModel { name, version, is_inference, .. }, parts, body, rest, client } = asked;
+    let Asked { of: OfModel { name, version, is_inference, .. }, parts, body, rest, client, deadline } = asked;
     let is_secure = worker.shared.tls.is_some();
     let wanted = Wanted { version, headers: &parts.headers, client, is_secure };
     let new_unit = || fastrand::u128(..);
@@ -126,18 +129,27 @@ async fn ask_route(
     let is_copied = is_inference && version.is_none() && rest.is_none();
     let mirror = route.mirror.as_ref().filter(|mirror| is_copied && mirror.takes(worker.dice_weight()));
     let copied_body = mirror.and_then(|_| body.clone());
-    let ask = Ask { parts, body, rest, client, request_id };
+    let ask = Ask { parts, body, rest, client, request_id, deadline };
     let is_other = |v: &&CompiledVariant| v.fallback && choice.may_fall_back && !std::ptr::eq(*v, choice.variant);
     let fallback = route.variants.iter().find(is_other).filter(|_| ask.is_replayable());
-    let (outcome, variant) = match fallback {
-        Some(fallback) => ask_on_trial(worker, choice.variant, fallback, ask).await,
-        None => {
-            let outcome = ask_variant(worker, choice.variant, ask).await;
-            if outcome.status().is_server_error() {
-                choice.variant.counters.errors.fetch_add(1, Relaxed);
+    let asking = async {
+        match fallback {
+            Some(fallback) => ask_on_trial(worker, choice.variant, fallback, ask).await,
+            None => {
+                let outcome = ask_variant(worker, choice.variant, ask).await;
+                if outcome.status().is_server_error() {
+                    choice.variant.counters.errors.fetch_add(1, Relaxed);
+                }
+                (outcome, choice.variant)
             }
-            (outcome, choice.variant)
         }
+    };
+    let (outcome, variant) = match deadline {
+        None => asking.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), asking).await.unwrap_or_else(|_| {
+            choice.variant.counters.errors.fetch_add(1, Relaxed);
+            (Outcome::Failed(StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded".into()), choice.variant)
+        }),
     };
     let mut answer = outcome.into_answer(variant);
     if let Some(cookie) = choice.assigned.and_then(|assigned| assigned.set_cookie) {
@@ -170,6 +182,21 @@ async fn ask_on_trial<'r>(
         fallback.counters.errors.fetch_add(1, Relaxed);
     }
     (second, fallback)
+}
+
+/// The body, as by [`hold`], and when the client no more waits, which counts from when the head was here.
+async fn held(
+    worker: &Worker,
+    parts: &Parts,
+    body: Sent,
+) -> Result<(Option<Bytes>, Option<Incoming>, Option<Instant>), Answer> {
+    // What is no text is no length of time either.
+    let text = |name| parts.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let timeout = header_timeout(text(TIMEOUT), text(GRPC_TIMEOUT));
+    let timeout = timeout.map_err(|error| answer::error(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let (body, rest) = hold(worker, body).await?;
+    Ok((body, rest, deadline))
 }
 
 /// Reads the body as far as it is held; the rest of a longer one is left to stream.

@@ -160,7 +160,7 @@ async fn connection(
     let Some(tls) = worker.shared.tls.clone() else { return speak(stream, client, speaks, worker, stopping).await };
     let shake = async {
         match speaks {
-            Speaks::Http => tls.accept(stream).await,
+            Speaks::Http => tls.accept_either(stream).await,
             Speaks::Grpc(_) => tls.accept_http2(stream).await,
         }
     };

@@ -59,6 +59,8 @@ struct Loaded {
 struct Configs {
     http1: Arc<ServerConfig>,
     http2: Arc<ServerConfig>,
+    /// Whichever of both the client prefers.
+    either: Arc<ServerConfig>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -95,6 +97,15 @@ impl ServerTls {
     /// As there.
     pub async fn accept_http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let acceptor = TlsAcceptor::from(self.current.load().configs.http2.clone());
+        tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await?
+    }
+
+    /// As [`ServerTls::accept`], for HTTP/2 or HTTP/1.1: how the client begins tells which.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn accept_either<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let acceptor = TlsAcceptor::from(self.current.load().configs.either.clone());
         tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await?
     }
 
@@ -156,7 +167,9 @@ fn configs(pem: &Pem) -> Result<Configs, String> {
     let builder = builder.map_err(|error| error.to_string())?.with_no_client_auth();
     let mut http1 = builder.with_single_cert(chain, key).map_err(|error| error.to_string())?;
     let mut http2 = http1.clone();
+    let mut either = http1.clone();
     http1.alpn_protocols = vec![HTTP1.to_vec()];
     http2.alpn_protocols = vec![HTTP2.to_vec()];
-    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(http2) })
+    either.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+    Ok(Configs { http1: Arc::new(http1), http2: Arc::new(http2), either: Arc::new(either) })
 }

@@ -97,6 +97,8 @@ async fn serve(worker: &Worker, job: Job) {
         rest: None,
         client: job.client,
         request_id: job.request_id.clone(),
+        // Nobody waits for it.
+        deadline: None,
     };
     let answer = match ask_variant(worker, candidate, ask).await {
         Outcome::Answered(answer) if answer.status().as_u16() < 400 => answer,

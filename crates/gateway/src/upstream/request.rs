@@ -2,9 +2,11 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, header};
+use modelyard_protocol::{GRPC_TIMEOUT, TIMEOUT, format_timeout};
 
 use crate::answer::{REQUEST_ID, is_hop_by_hop, named_by_connection};
 
@@ -17,6 +19,8 @@ pub(crate) struct Head<'a> {
     pub(crate) authority: &'a str,
     pub(crate) client: IpAddr,
     pub(crate) request_id: &'a HeaderValue,
+    /// How long the client still waits, if it said so.
+    pub(crate) left: Option<Duration>,
 }
 
 impl Head<'_> {
@@ -45,8 +49,11 @@ impl Head<'_> {
         line(&mut out, &REQUEST_ID, self.request_id);
         // Writing to memory does not fail.
         write!(out, "x-forwarded-for: {}\r\n", self.client).ok();
+        if let Some(left) = self.left {
+            write!(out, "{TIMEOUT}: {}\r\n", format_timeout(left)).ok();
+        }
         match length {
-            Some(0) if *method != Method::POST => {}
+            Some(0) if [Method::GET, Method::HEAD].contains(method) => {}
             Some(length) => drop(write!(out, "content-length: {length}\r\n")),
             None => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         }
@@ -57,7 +64,9 @@ impl Head<'_> {
 
 /// What is said anew to each backend.
 fn is_ours(name: &HeaderName) -> bool {
-    [header::HOST, header::CONTENT_LENGTH, header::EXPECT].contains(name) || *name == REQUEST_ID
+    [header::HOST, header::CONTENT_LENGTH, header::EXPECT].contains(name)
+        || *name == REQUEST_ID
+        || [TIMEOUT, GRPC_TIMEOUT].contains(&name.as_str())
 }
 
 fn line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
@@ -75,7 +84,13 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let request_id = HeaderValue::from_static("id-1");
         let client = "10.0.0.9".parse().unwrap();
-        let head = Head { parts: &parts, authority: "10.0.0.1:80", client, request_id: &request_id };
+        let head = Head {
+            parts: &parts,
+            authority: "10.0.0.1:80",
+            client,
+            request_id: &request_id,
+            left: Some(Duration::from_millis(3)),
+        };
         String::from_utf8(head.write(length)).unwrap()
     }
 
@@ -88,13 +103,15 @@ mod tests {
             .header("keep-alive", "timeout=5")
             .header("transfer-encoding", "chunked")
             .header("expect", "100-continue")
+            .header("x-modelyard-timeout", "5ms")
+            .header("grpc-timeout", "5m")
             .header("x-request-id", "theirs")
             .header("content-length", "7")
             .header("x-forwarded-for", "192.0.2.1")
             .header("content-type", "application/json");
         let expected = "POST /v2/models/m/infer?x=1 HTTP/1.1\r\nhost: 10.0.0.1:80\r\nx-forwarded-for: 192.0.2.1\r\n\
                         content-type: application/json\r\nx-request-id: id-1\r\nx-forwarded-for: 10.0.0.9\r\n\
-                        content-length: 7\r\n\r\n";
+                        x-modelyard-timeout: 3000us\r\ncontent-length: 7\r\n\r\n";
         assert_eq!(written(request, Some(7)), expected);
     }
 

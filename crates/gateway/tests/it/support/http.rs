@@ -90,9 +90,15 @@ pub(crate) async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> So
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
                 while let Some((line, headers)) = head(&mut stream).await {
+                    if let Behaviour::Early(status) = behaviour {
+                        let answer = format!("HTTP/1.1 {status} Early\r\ncontent-length: 5\r\n\r\nearly");
+                        stream.write_all(answer.as_bytes()).await.ok();
+                        return std::future::pending().await;
+                    }
                     let Some(body) = body(&mut stream, &headers).await else { return };
                     asked.fetch_add(1, Ordering::Relaxed);
-                    if !answer(&mut stream, behaviour, &line, body.len()).await {
+                    let heard = Heard { line, headers, body: body.len() };
+                    if !answer(&mut stream, behaviour, &heard).await {
                         return;
                     }
                 }
@@ -102,21 +108,49 @@ pub(crate) async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> So
     address
 }
 
+/// A request as it came.
+struct Heard {
+    line: String,
+    headers: Vec<(String, String)>,
+    /// Its length.
+    body: usize,
+}
+
 /// Answers as scripted; false if the connection is to be closed.
-async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, asked: &str, asked_with: usize) -> bool {
+async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, heard: &Heard) -> bool {
+    let ok = "HTTP/1.1 200 OK\r\n";
     let (status, text) = match behaviour {
-        Behaviour::Repeat => (200, asked.to_owned()),
+        Behaviour::Repeat => (200, heard.line.clone()),
         Behaviour::Described(outputs, text) => {
             let head = format!("HTTP/1.1 200 OK\r\nx-modelyard-outputs: {outputs}\r\ncontent-length: {}", text.len());
             return stream.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).await.is_ok();
         }
         Behaviour::Ok(text) => (200, text.to_owned()),
         Behaviour::Status(status) => (status, "{\"error\":\"scripted\"}".to_owned()),
-        Behaviour::CountBody => (200, asked_with.to_string()),
+        Behaviour::CountBody => (200, heard.body.to_string()),
         Behaviour::Slow(time, text) => {
             tokio::time::sleep(time).await;
             (200, text.to_owned())
         }
+        Behaviour::Header(name) => {
+            (200, heard.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()).unwrap_or_default())
+        }
+        Behaviour::Chunks(text) => {
+            let chunks: String = text.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
+            let answer = format!("{ok}transfer-encoding: chunked\r\n\r\n{chunks}0\r\nx-trailer: 1\r\n\r\n");
+            return stream.write_all(answer.as_bytes()).await.is_ok();
+        }
+        Behaviour::Long(length) => (200, "x".repeat(length)),
+        Behaviour::UntilClose(text) => {
+            stream.write_all(format!("{ok}\r\n{text}").as_bytes()).await.ok();
+            return false;
+        }
+        Behaviour::ThenClose(text) => {
+            let answer = format!("{ok}content-length: {}\r\n\r\n{text}", text.len());
+            stream.write_all(answer.as_bytes()).await.ok();
+            return false;
+        }
+        Behaviour::Early(_) => unreachable!("it reads no body"),
         Behaviour::BreakOff => return false,
         Behaviour::HalfAnAnswer => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await.ok();

@@ -13,7 +13,7 @@ use modelyard_core::{
     Backend, Epoch, Evidence, EvidenceReport, RevisionNumber, Route, RouteTable, TableVersion, Variant, VariantName,
     Weight, Window,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,6 +36,18 @@ pub(crate) enum Behaviour {
     Slow(Duration, &'static str),
     /// Answers with the length of the request's body.
     CountBody,
+    /// Answers with that header of the request.
+    Header(&'static str),
+    /// Answers in chunks of a byte.
+    Chunks(&'static str),
+    /// Answers with so many bytes.
+    Long(usize),
+    /// The answer ends with the connection.
+    UntilClose(&'static str),
+    /// Closes the connection after the answer, which does not say so.
+    ThenClose(&'static str),
+    /// Refuses the request when it has its head, and reads no more.
+    Early(u16),
     /// Answers with the request's first line.
     Repeat,
     /// Answers, and says in a header what its outputs are.
@@ -169,6 +181,11 @@ impl Gateway {
 
     pub(crate) async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         http::post(self.address, path, headers, body).await.answer().await
+    }
+
+    /// A connection on which nothing was said yet.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
     }
 
     pub(crate) async fn begin_infer(&self, deployment: &str) -> Asked {
