@@ -25,6 +25,8 @@ pub(crate) enum Command {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Ask an engine in this process, and print how often it answered.
+    Engine(EngineArgs),
     /// Ask as fast as answers come, or at a rate, and print what came of it.
     Load(LoadArgs),
 }
@@ -46,11 +48,31 @@ pub(crate) struct ControlArgs {
     #[arg(long)]
     pub(crate) deployment: String,
     /// Backends of the version that gets 90 % and of the one that gets 10 %.
-    #[arg(long, num_args = 2, value_delimiter = ',')]
+    #[arg(long, num_args = 2)]
     pub(crate) backends: Vec<SocketAddr>,
     /// Send the table anew, as a later one, so often.
     #[arg(long)]
     pub(crate) swap_every: Option<Span>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EngineArgs {
+    /// An ONNX model.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// The library of ONNX Runtime.
+    #[arg(long)]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+    /// Asked, but not counted.
+    #[arg(long, default_value = "300ms")]
+    pub(crate) warm_up: Span,
+    #[arg(long = "for", default_value = "2s")]
+    pub(crate) time: Span,
+    /// A request of the Open Inference Protocol, in JSON.
+    #[arg(long)]
+    pub(crate) request: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,5 @@
 //! The parts of `cargo xtask bench` that must not cost more than what they measure: a load (`load`), backends that answer at
-//! once (`backend`, `echo`), a control plane that says one thing (`control`). Each runs as a process
+//! once (`backend`, `echo`), a control plane that says one thing (`control`), an engine without a server (`engine`). Each runs as a process
 //! of its own, on the cores that the bench gives it, and prints its figures as one line of JSON.
 //!
 //! It decides nothing and compares nothing: that is the bench's business.
@@ -9,6 +9,7 @@ mod cli;
 mod control;
 mod cpu;
 mod echo;
+mod engine;
 mod load;
 mod wire;
 
@@ -28,6 +29,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             cli::Command::Backend(args) => backend::serve(&args).await,
             cli::Command::Control(args) => control::serve(&args).await,
             cli::Command::Echo { listen } => echo::serve(listen).await,
+            cli::Command::Engine(args) => {
+                print(&serde_json::to_string(&engine::run(&args)?)?);
+                Ok(())
+            }
             cli::Command::Load(args) => {
                 let figures = load::run(&args).await?;
                 print(&serde_json::to_string(&figures)?);

@@ -75,7 +75,7 @@ impl Outcome {
 pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut ask: Ask<'_>) -> Outcome {
     variant.counters.requests.fetch_add(1, Relaxed);
     let mut tried: Vec<Arc<BackendState>> = Vec::new();
-    let mut last = Outcome::Failed(StatusCode::SERVICE_UNAVAILABLE, "no worker of this version is ready".into());
+    let mut last = None;
     while tried.len() < TRIES {
         let now_ms = worker.shared.now_ms();
         let untried = pick::backend(variant, &tried, now_ms, &mut |n| worker.dice(n));
@@ -87,21 +87,22 @@ pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut 
                 backend.succeeded();
                 let busy = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
                 let elsewhere = variant.backends.len() > tried.len() && ask.is_replayable();
-                last = Outcome::Answered(answer);
                 if !(busy && elsewhere) {
-                    return last;
+                    return Outcome::Answered(answer);
                 }
+                last = Some(Outcome::Answered(answer));
             }
             Err(Trouble::Unreachable) => {
                 backend.unreachable(worker.shared.now_ms());
-                last = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker cannot be reached".into());
+                last = Some(Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker cannot be reached".into()));
             }
             Err(Trouble::Broken) => {
                 backend.failed(worker.shared.now_ms());
-                last = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker broke off".into());
+                let broken = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker broke off".into());
                 if !ask.is_replayable() {
-                    return last;
+                    return broken;
                 }
+                last = Some(broken);
             }
             // It is out of the routes already: nothing is held against it when it comes back.
             Err(Trouble::Withdrawn) => {}
@@ -111,7 +112,8 @@ pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut 
             }
         }
     }
-    last
+    let none = || Outcome::Failed(StatusCode::SERVICE_UNAVAILABLE, "no worker of this version is ready".into());
+    last.unwrap_or_else(none)
 }
 
 enum Trouble {
@@ -159,7 +161,7 @@ async fn ask_backend(
     let timeout = worker.shared.timeout;
     let patience = PATIENCE_WITH_WITHDRAWN.min(timeout);
     // Most are answered before anybody has to care.
-    if let Ok(done) = tokio::time::timeout(patience, &mut exchange).await {
+    if let Ok(done) = worker.timers.within(patience, &mut exchange).await {
         return done;
     }
     let withdrawn = async {
@@ -170,7 +172,7 @@ async fn ask_backend(
         }
     };
     tokio::select! {
-        done = tokio::time::timeout(timeout - patience, exchange) => done.unwrap_or(Err(Trouble::TooSlow)),
+        done = worker.timers.within(timeout - patience, exchange) => done.unwrap_or(Err(Trouble::TooSlow)),
         () = withdrawn => Err(Trouble::Withdrawn),
     }
 }

@@ -22,6 +22,7 @@ mod control_link;
 mod control_planes;
 mod counters;
 mod credentials;
+mod downstream;
 mod forward;
 mod grpc_server;
 mod http_server;
@@ -32,6 +33,7 @@ mod pick;
 mod pool;
 mod shared;
 mod table;
+mod timers;
 mod upstream;
 mod v1;
 

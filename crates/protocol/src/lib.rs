@@ -7,6 +7,7 @@
 
 mod any_path;
 pub mod binary;
+mod deadline;
 mod framing;
 pub mod grpc;
 mod infer;
@@ -20,13 +21,19 @@ pub mod tf_serving;
 pub mod torch_serve;
 
 pub use any_path::{AnyPath, OfModel, Protocol};
+pub use deadline::{
+    GRPC_TIMEOUT, TIMEOUT, TimeoutError, format_timeout, header_timeout, parameter_timeout, parse_grpc_timeout,
+    parse_timeout,
+};
 pub use framing::{BINARY_EXTENSION, Coding, Framing, FramingError, JSON_LENGTH};
 pub use infer::{
     DecodeError, EncodeError, Encoded, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
 };
-pub use metadata::{ErrorBody, IndexItem, IndexRequest, Live, ModelMetadata, ModelReady, Ready, ServerMetadata};
+pub use metadata::{
+    ErrorBody, IndexItem, IndexRequest, Live, LoadRequest, ModelMetadata, ModelReady, Ready, ServerMetadata,
+};
 pub use nested::NestedError;
-pub use path::{ModelAction, V2Path, parse_path};
+pub use path::{ModelAction, RepositoryAction, V2Path, parse_path, parse_repository_path};
 pub use tensor::{Tensor, TensorData, TensorError};
 
 /// A header of answers that name no datatypes: name, datatype and shape of each output, as JSON.

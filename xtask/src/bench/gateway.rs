@@ -173,7 +173,7 @@ impl Bench<'_> {
         let [stable, canary] = surroundings.backends.map(|address| address.to_string());
         let mut program = self.program("modelyard-bench", others);
         program = program.args(["control", "--deployment", DEPLOYMENT, "--listen"]).args([control.to_string()]);
-        program = program.args(["--backends".to_owned(), format!("{stable},{canary}")]);
+        program = program.args(["--backends".to_owned(), stable, canary]);
         program = program.args(swap_every.iter().flat_map(|every| ["--swap-every", every]));
         let mut control_plane = program.start(self.dir.join("control.log"))?;
         control_plane.listens(control).await?;

@@ -10,6 +10,8 @@ mod zip_map;
 
 use std::path::Path;
 
+pub(crate) use with_rten::in_pool;
+
 use crate::error::LoadError;
 use crate::{Engine, EngineOptions};
 

@@ -76,16 +76,16 @@ impl Engine for Rten {
             .map_err(|error| InferError::Failed(error.to_string()))?;
         places.iter().zip(values).map(|(place, value)| to_tensor(&self.signature.outputs[*place], value)).collect()
     }
+}
 
-    /// Within a pool of one thread, where a run needs no switch of threads (some 12 µs).
-    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
-        let pool = Arc::new(ThreadPool::with_num_threads(1));
-        pool.run(|| {
-            POOL.set(Some(pool.clone()));
-            body();
-            POOL.set(None);
-        });
-    }
+/// Runs `body` within a pool of one thread, where a run needs no switch of threads (some 12 µs).
+pub(crate) fn in_pool(body: &mut (dyn FnMut() + Send)) {
+    let pool = Arc::new(ThreadPool::with_num_threads(1));
+    pool.run(|| {
+        POOL.set(Some(pool.clone()));
+        body();
+        POOL.set(None);
+    });
 }
 
 fn pool() -> Arc<ThreadPool> {

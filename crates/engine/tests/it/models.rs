@@ -146,7 +146,7 @@ fn many_threads_share_a_model() {
                 let model = &model;
                 scope.spawn(move || {
                     let mut answered = 0;
-                    model.enter(&mut || {
+                    modelyard_engine::in_engines_pool(&mut || {
                         for i in 0..50_u8 {
                             let a = f32::from(thread) + f32::from(i);
                             let found = model.infer(vec![tensor("a", TensorData::Fp32(vec![a]))], &[]).unwrap();

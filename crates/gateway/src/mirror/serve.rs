@@ -19,7 +19,6 @@ use crate::ask::{Ask, Outcome, ask_variant};
 use crate::compare::{Comparison, compare};
 use crate::counters::VariantCounters;
 use crate::mirror::{Framed, Job, Jobs, readable};
-use crate::pool::Pool;
 use crate::shared::{Shared, Worker};
 use crate::table::CompiledVariant;
 
@@ -48,9 +47,10 @@ pub(crate) fn start(
         .build()?;
     let (shared, mut stopping) = (shared.clone(), stopping.clone());
     std::thread::Builder::new().name("mirror".into()).spawn(move || {
-        let worker = Rc::new(Worker { shared, pool: Pool::default() });
+        let worker = Rc::new(Worker::new(shared));
         let jobs = Rc::new(Mutex::new(jobs));
         LocalSet::new().block_on(&runtime, async move {
+            worker.keep_time();
             for _ in 0..tasks.max(1) {
                 tokio::task::spawn_local(serve_all(worker.clone(), jobs.clone()));
             }

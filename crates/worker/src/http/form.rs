@@ -3,18 +3,18 @@
 
 use std::convert::Infallible;
 
-use axum::body::Bytes;
-use axum::http::{HeaderName, HeaderValue};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::ready;
 use futures::stream::once;
+use http::{HeaderName, HeaderValue};
 use modelyard_core::{Signature, TensorSpec};
 use modelyard_protocol::tf_serving::{self, Verb};
 use modelyard_protocol::torch_serve::{self, Part};
 use modelyard_protocol::{InferRequest, Tensor};
 use multer::Multipart;
 
-use super::Refusal;
+use super::answer::Refusal;
 use super::infer::bad;
 use crate::compute::Call;
 
@@ -37,6 +37,13 @@ pub(crate) enum Other {
     TorchServe { content_type: Option<String> },
 }
 
+impl Form {
+    /// `curl -T` sends files so.
+    pub(super) fn may_be_put(&self) -> bool {
+        matches!(self, Self::Other(Other::TorchServe { .. }))
+    }
+}
+
 /// What has been read, as far as the answer depends on it.
 pub(super) enum Asked {
     OpenInference {
@@ -57,7 +64,7 @@ impl Other {
         match self {
             Self::TfServing(verb) => {
                 let asked = tf_serving::read(*verb, body, signature).map_err(|error| bad(error.to_string()))?;
-                let call = Call { inputs: asked.inputs, outputs: asked.reply.outputs() };
+                let call = Call { inputs: asked.inputs, outputs: asked.reply.outputs(), deadline: None };
                 Ok((call, OtherReply::TfServing(asked.reply)))
             }
             Self::TorchServe { content_type } => {
@@ -71,7 +78,7 @@ impl Other {
                     None => torch_serve::read(&[Part { name: None, content_type, data: body }], signature),
                 };
                 let asked = asked.map_err(|error| bad(error.to_string()))?;
-                let call = Call { inputs: asked.inputs, outputs: Vec::new() };
+                let call = Call { inputs: asked.inputs, outputs: Vec::new(), deadline: None };
                 Ok((call, OtherReply::TorchServe(asked.reply)))
             }
         }

@@ -30,9 +30,14 @@ pub(crate) struct Sending {
 impl Sending {
     /// Sends the head of a request, which announces `length` bytes of body.
     pub(crate) fn head(address: SocketAddr, method: &str, path: &str, length: usize) -> std::io::Result<Self> {
+        Self::with(address, method, path, &format!("content-length: {length}\r\n"))
+    }
+
+    /// With these header fields, each of which ends its line.
+    pub(crate) fn with(address: SocketAddr, method: &str, path: &str, fields: &str) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{fields}\r\n")?;
         Ok(Self { stream })
     }
 

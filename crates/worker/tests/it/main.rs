@@ -4,6 +4,8 @@
 
 mod batching;
 mod client;
+mod connections;
+mod deadlines;
 mod drain;
 mod fetch;
 mod grpc;
@@ -11,5 +13,6 @@ mod inspect;
 mod origin;
 mod overload;
 mod process;
+mod repository;
 mod serve;
 mod v1;
