@@ -42,7 +42,7 @@ async fn requests_of_all_protocols_reach_the_version_that_they_name() {
     gateway.publish(table(2, both)).await;
     let moved = gateway.post("/v1/models/m/labels/candidate:predict", "", b"{}").await;
     assert_eq!(moved.header("x-modelyard-version"), "1");
-    assert_eq!(gateway.evidence(2, |e| e.requests == 6).await.errors, 0);
+    assert_eq!(gateway.evidence(2, |e| e.requests == 5).await.errors, 0);
 }
 
 #[tokio::test]

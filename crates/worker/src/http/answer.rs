@@ -30,8 +30,8 @@ impl Refusal {
     /// As the protocol of the request has it.
     pub(crate) fn said_in(self, protocol: Protocol) -> Response {
         let mut response = match protocol {
-            Protocol::TorchServe => json(self.status, &TorchError::new(self.status.as_u16(), self.message.as_str())),
-            _ => json(self.status, &ErrorBody { error: self.message }),
+            Protocol::TorchServe => json(self.status, &TorchError::new(self.status.as_u16(), self.message)),
+            Protocol::OpenInference | Protocol::TfServing => json(self.status, &ErrorBody { error: self.message }),
         };
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -37,6 +37,13 @@ pub(crate) enum Other {
     TorchServe { content_type: Option<String> },
 }
 
+impl Form {
+    /// `curl -T` sends files so.
+    pub(super) fn may_be_put(&self) -> bool {
+        matches!(self, Self::Other(Other::TorchServe { .. }))
+    }
+}
+
 /// What has been read, as far as the answer depends on it.
 pub(super) enum Asked {
     OpenInference {

@@ -89,7 +89,7 @@ impl Inference {
     fn decode(self, engine: &dyn Engine) -> Result<(Call, Reply), Refusal> {
         let body = self.framing.coding.decode(&self.body.bytes, self.limit)?;
         let (call, asked) = match &self.form {
-            Form::OpenInference => read(&body, self.framing.json_length, self.arrived, engine)?,
+            Form::OpenInference => self.read_tensors(&body, engine)?,
             Form::Other(other) => {
                 let (call, other) = other.read(&body, engine.signature())?;
                 (call, Asked::Other(other))
@@ -97,29 +97,25 @@ impl Inference {
         };
         Ok((call, Reply { identity: self.identity, asked, accepted: self.accepted }))
     }
-}
 
-fn read(
-    body: &[u8],
-    json_length: Option<usize>,
-    arrived: Instant,
-    engine: &dyn Engine,
-) -> Result<(Call, Asked), Refusal> {
-    // No JSON at all is a raw request: a tensor and nothing said of it.
-    let is_raw = json_length == Some(0);
-    let mut request = if is_raw {
-        let input = binary::raw_input(body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
-        InferRequest { inputs: vec![input], ..InferRequest::default() }
-    } else {
-        InferRequest::decode(body, json_length).map_err(|error| bad(error.to_string()))?
-    };
-    let timeout = parameter_timeout(&request.parameters).map_err(|error| bad(error.to_string()))?;
-    let call = Call {
-        inputs: std::mem::take(&mut request.inputs),
-        outputs: request.outputs.iter().map(|output| output.name.clone()).collect(),
-        deadline: timeout.map(|timeout| arrived + timeout),
-    };
-    Ok((call, Asked::OpenInference { request, is_raw }))
+    fn read_tensors(&self, body: &[u8], engine: &dyn Engine) -> Result<(Call, Asked), Refusal> {
+        let json_length = self.framing.json_length;
+        // No JSON at all is a raw request: a tensor and nothing said of it.
+        let is_raw = json_length == Some(0);
+        let mut request = if is_raw {
+            let input = binary::raw_input(body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
+            InferRequest { inputs: vec![input], ..InferRequest::default() }
+        } else {
+            InferRequest::decode(body, json_length).map_err(|error| bad(error.to_string()))?
+        };
+        let timeout = parameter_timeout(&request.parameters).map_err(|error| bad(error.to_string()))?;
+        let call = Call {
+            inputs: std::mem::take(&mut request.inputs),
+            outputs: request.outputs.iter().map(|output| output.name.clone()).collect(),
+            deadline: timeout.map(|timeout| self.arrived + timeout),
+        };
+        Ok((call, Asked::OpenInference { request, is_raw }))
+    }
 }
 
 pub(super) fn bad(message: String) -> Refusal {

@@ -1,7 +1,7 @@
 //! The inference protocols over HTTP, on hyper itself: inference passes through no layer that it does not need.
 //!
-//! The Open Inference Protocol is served here, TF Serving's and TorchServe's in `v1`. All of them are read, computed and
-//! written by the same compute threads (`infer`, `form`).
+//! The Open Inference Protocol v2 is served here, TF Serving's and TorchServe's forms in `v1`. All of them are read, computed
+//! and written by the same compute threads (`infer`, `form`).
 
 mod answer;
 mod body;
@@ -107,17 +107,14 @@ async fn open_inference(worker: &Worker, path: V2Path<'_>, request: Request<Sent
     match path {
         V2Path::Model { name, version, action } => match worker.find(name, version) {
             Ok(slot) => model(worker, &slot, action, request).await,
-            Err(refusal) => Err(refuse(request, refusal)),
+            Err(refusal) => {
+                request.into_body().discard();
+                Err(refusal)
+            }
         },
         V2Path::RepositoryIndex => repository::index(worker, request).await,
         path => server(worker, path, request.method()),
     }
-}
-
-/// The refusal, and what is left of the request is let go.
-fn refuse(request: Request<Sent>, refusal: Refusal) -> Refusal {
-    request.into_body().discard();
-    refusal
 }
 
 async fn other(worker: &Worker, request: Request<Sent>) -> Result<Response, Refusal> {
@@ -125,14 +122,14 @@ async fn other(worker: &Worker, request: Request<Sent>) -> Result<Response, Refu
     if let Some((name, action)) = parse_repository_path(&path) {
         return repository::manage(worker, name, action, request).await;
     }
-    match path.as_str() {
-        "/metrics" => prometheus(worker, request.method()),
-        "/" => v1::alive(request.method()),
-        _ => {
-            let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"));
-            Err(refuse(request, refusal))
-        }
+    if path == "/metrics" {
+        return prometheus(worker, request.method());
     }
+    if path == "/" {
+        return v1::alive(request.method());
+    }
+    request.into_body().discard();
+    Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}")))
 }
 
 fn prometheus(worker: &Worker, method: &Method) -> Result<Response, Refusal> {
@@ -176,16 +173,18 @@ async fn model(
             let loaded = worker.loaded(slot, None).await?;
             Ok(json(StatusCode::OK, &metadata(slot, &loaded)))
         }
-        ModelAction::Infer => match must_be(request.method(), &Method::POST) {
-            Ok(()) => inference(worker, slot, request, Form::OpenInference).await,
-            Err(refusal) => Err(refuse(request, refusal)),
-        },
+        ModelAction::Infer => inference(worker, slot, request, Form::OpenInference).await,
     }
 }
 
 async fn inference(worker: &Worker, slot: &Arc<Slot>, request: Request<Sent>, form: Form) -> Result<Response, Refusal> {
-    let _in_flight = worker.traffic.begin();
     let (parts, body) = request.into_parts();
+    let is_put = form.may_be_put() && parts.method == Method::PUT;
+    if let Err(refusal) = if is_put { Ok(()) } else { must_be(&parts.method, &Method::POST) } {
+        body.discard();
+        return Err(refusal);
+    }
+    let _in_flight = worker.traffic.begin();
     let answer = worker.infer(slot, &parts, body, form).await;
     let status = answer.as_ref().map_or_else(|refusal| refusal.status, http::Response::status);
     worker.metrics.answered(&slot.identity, status.as_u16());
