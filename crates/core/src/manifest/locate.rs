@@ -50,12 +50,13 @@ impl Place<'_> {
 pub fn places(text: &str) -> Vec<Place<'_>> {
     let lines: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let place = |de: serde_yaml::Deserializer<'_>| {
-        let location = (Walk { rest: &[] }).deserialize(de).err().and_then(|error| error.location());
-        let lines_before = location.map_or(0, |l| l.line().saturating_sub(1));
+        // After a syntax error serde_yaml gives the rest of the file as documents of nothing, without end.
+        let error = (Walk { rest: &[] }).deserialize(de).err().filter(|error| error.to_string().contains(FOUND))?;
+        let lines_before = error.location().map_or(0, |l| l.line().saturating_sub(1));
         let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or(text);
-        Place { lines_before, text }
+        Some(Place { lines_before, text })
     };
-    serde_yaml::Deserializer::from_str(text).map(place).collect()
+    serde_yaml::Deserializer::from_str(text).map_while(place).collect()
 }
 
 fn segments(path: &str) -> Vec<Segment> {
