@@ -1,7 +1,5 @@
 //! Requests and responses as messages of gRPC, and as bytes of them: what is written is read, both ways.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use half::{bf16, f16};
 use modelyard_protocol::grpc::messages::{ModelInferRequest, ModelInferResponse};
 use modelyard_protocol::grpc::{is_raw, read_request, read_response, write_request, write_response};

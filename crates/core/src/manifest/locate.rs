@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 const FOUND: &str = "this is the place";
@@ -50,13 +51,16 @@ impl Place<'_> {
 pub fn places(text: &str) -> Vec<Place<'_>> {
     let lines: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let place = |de: serde_yaml::Deserializer<'_>| {
-        // After a syntax error serde_yaml gives the rest of the file as documents of nothing, without end.
-        let error = (Walk { rest: &[] }).deserialize(de).err().filter(|error| error.to_string().contains(FOUND))?;
-        let lines_before = error.location().map_or(0, |l| l.line().saturating_sub(1));
+        let location = (Walk { rest: &[] }).deserialize(de).err().and_then(|error| error.location());
+        let lines_before = location.map_or(0, |l| l.line().saturating_sub(1));
         let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or(text);
-        Some(Place { lines_before, text })
+        Place { lines_before, text }
     };
-    serde_yaml::Deserializer::from_str(text).map_while(place).collect()
+    // After an error serde_yaml gives what is left as documents that begin anywhere, or as empty ones without end: reading
+    // those panics, or goes on for ever. A walk that stops at its place does not come to the error, so all is read first.
+    let is_whole = serde_yaml::Deserializer::from_str(text).map(|de| IgnoredAny::deserialize(de).is_ok());
+    let places = serde_yaml::Deserializer::from_str(text).map(place);
+    is_whole.zip(places).map_while(|(is_whole, place)| is_whole.then_some(place)).collect()
 }
 
 fn segments(path: &str) -> Vec<Segment> {
