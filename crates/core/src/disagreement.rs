@@ -37,11 +37,11 @@ impl Disagreement {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        self.mirrored += other.mirrored;
-        self.dropped += other.dropped;
-        self.compared += other.compared;
-        self.differing += other.differing;
-        self.unreadable += other.unreadable;
+        self.mirrored = self.mirrored.saturating_add(other.mirrored);
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.compared = self.compared.saturating_add(other.compared);
+        self.differing = self.differing.saturating_add(other.differing);
+        self.unreadable = self.unreadable.saturating_add(other.unreadable);
         for (name, output) in &other.outputs {
             if let Some(ours) = self.output(name) {
                 ours.merge(output);
@@ -90,11 +90,11 @@ pub struct OutputDisagreement {
 
 impl OutputDisagreement {
     pub fn merge(&mut self, other: &Self) {
-        self.compared += other.compared;
-        self.differing += other.differing;
-        self.mismatched += other.mismatched;
-        self.labels += other.labels;
-        self.flips += other.flips;
+        self.compared = self.compared.saturating_add(other.compared);
+        self.differing = self.differing.saturating_add(other.differing);
+        self.mismatched = self.mismatched.saturating_add(other.mismatched);
+        self.labels = self.labels.saturating_add(other.labels);
+        self.flips = self.flips.saturating_add(other.flips);
         self.largest_absolute = self.largest_absolute.max(other.largest_absolute);
         self.largest_relative = self.largest_relative.max(other.largest_relative);
         self.reference.merge(&other.reference);

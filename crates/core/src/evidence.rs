@@ -71,9 +71,9 @@ pub struct Evidence {
 
 impl Evidence {
     pub fn merge(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.errors += other.errors;
-        self.rescued += other.rescued;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.rescued = self.rescued.saturating_add(other.rescued);
         self.latency.merge(&other.latency);
         self.exposure.merge(&other.exposure);
         self.disagreement.merge(&other.disagreement);

@@ -36,7 +36,11 @@ impl LatencyHistogram {
             return bucket;
         }
         let exponent = bucket / SUB - 1;
-        ((bucket % SUB + SUB + 1) << exponent) - 1
+        // What a report says of buckets that no latency falls into is no latency either.
+        u32::try_from(exponent)
+            .ok()
+            .filter(|exponent| *exponent < 58)
+            .map_or(u64::MAX, |exponent| ((bucket % SUB + SUB + 1) << exponent) - 1)
     }
 
     pub fn record(&mut self, micros: u64) {
@@ -45,7 +49,9 @@ impl LatencyHistogram {
 
     pub fn add(&mut self, bucket: u16, count: u64) {
         if count > 0 {
-            *self.0.entry(bucket).or_default() += count;
+            let sum = self.0.entry(bucket).or_default();
+            // A gateway may report what no gateway counts.
+            *sum = sum.saturating_add(count);
         }
     }
 
@@ -59,7 +65,7 @@ impl LatencyHistogram {
     }
 
     pub fn count(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The latency in microseconds that a share `numerator / denominator` of requests does not exceed, rounded up to
@@ -68,9 +74,9 @@ impl LatencyHistogram {
         let total = self.count();
         let rank = (u128::from(total) * u128::from(numerator)).div_ceil(u128::from(denominator.max(1)));
         let rank = u64::try_from(rank).unwrap_or(u64::MAX).max(1);
-        let mut seen = 0;
+        let mut seen = 0_u64;
         self.0.iter().find_map(|(bucket, count)| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             (seen >= rank).then(|| Self::upper_bound(*bucket))
         })
     }
@@ -103,6 +109,15 @@ mod tests {
             merged.merge(&of(&b));
             prop_assert_eq!(merged, of(&[a, b].concat()));
         }
+    }
+
+    #[test]
+    fn what_no_gateway_counts_is_no_crash() {
+        let text = format!(r#"{{"3": {most}, "511": {most}, "65535": {most}}}"#, most = u64::MAX);
+        let mut h: LatencyHistogram = serde_json::from_str(&text).unwrap();
+        h.merge(&h.clone());
+        assert_eq!((h.count(), h.quantile_micros(1, 2)), (u64::MAX, Some(3)));
+        assert_eq!(LatencyHistogram::upper_bound(u16::MAX), u64::MAX);
     }
 
     #[test]

@@ -64,3 +64,18 @@ impl fmt::Display for Magnitude {
         f.pad(&format!("{:e}", self.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: numbers of many digits came back as their neighbours.
+    #[test]
+    fn a_magnitude_survives_json() {
+        for text in ["9223372036254777507", "0.1", "1.7976931348623157e308", "5e-324"] {
+            let magnitude: Magnitude = serde_json::from_str(text).unwrap();
+            let written = serde_json::to_string(&magnitude).unwrap();
+            assert_eq!(serde_json::from_str::<Magnitude>(&written).unwrap(), magnitude, "{text}");
+        }
+    }
+}

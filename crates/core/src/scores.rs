@@ -43,11 +43,14 @@ impl ScoreHistogram {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        other.0.iter().for_each(|(bucket, count)| *self.0.entry(*bucket).or_default() += count);
+        for (bucket, count) in &other.0 {
+            let sum = self.0.entry(*bucket).or_default();
+            *sum = sum.saturating_add(*count);
+        }
     }
 
     pub fn count(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -64,9 +67,9 @@ impl ScoreHistogram {
         let mut buckets: BTreeMap<i16, (u64, u64)> = BTreeMap::new();
         self.0.iter().for_each(|(bucket, count)| buckets.entry(*bucket).or_default().0 += count);
         other.0.iter().for_each(|(bucket, count)| buckets.entry(*bucket).or_default().1 += count);
-        let mut seen = (0, 0);
+        let mut seen = (0_u64, 0_u64);
         let gaps = buckets.values().map(|(a, b)| {
-            seen = (seen.0 + a, seen.1 + b);
+            seen = (seen.0.saturating_add(*a), seen.1.saturating_add(*b));
             (share(seen.0, ours) - share(seen.1, theirs)).abs()
         });
         gaps.fold(0.0, f64::max)

@@ -23,7 +23,7 @@ impl Exposure {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        self.requests += other.requests;
+        self.requests = self.requests.saturating_add(other.requests);
         self.units.merge(&other.units);
     }
 }

@@ -91,7 +91,7 @@ impl Dense {
         Self::parse(&std::fs::read(path).map_err(LoadError::Io)?)
     }
 
-    fn parse(json: &[u8]) -> Result<Self, LoadError> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, LoadError> {
         let document: Document = serde_json::from_slice(json).map_err(|error| {
             if error.is_eof() { LoadError::Truncated(error.to_string()) } else { LoadError::Dense(error.to_string()) }
         })?;
@@ -270,7 +270,7 @@ mod tests {
                 .ends_with("layer 0: its bias has 2 elements, but its weights have 1 rows")
         );
         assert!(refused(r#"{"layers": [{"weights": []}]}"#).1.ends_with("layer 0: its weights are empty"));
-        assert!(refused(r#"{"layers": [{"weights": [[1e39]]}]}"#).1.contains("FP32"));
+        assert!(refused(r#"{"layers": [{"weights": [[1e39]]}]}"#).1.contains("number out of range"));
         assert!(refused(r#"{"layers": []}"#).1.ends_with("it has no layers"));
         assert!(refused(r#"{"layers": [{"weights": [[1]], "kernel": 1}]}"#).1.contains("unknown field `kernel`"));
         assert!(

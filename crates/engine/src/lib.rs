@@ -6,6 +6,8 @@
 mod check;
 mod dense;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod onnx;
 mod sniff;
 

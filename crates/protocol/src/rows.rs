@@ -1,6 +1,6 @@
 //! Tensors joined and split along their first dimension, which counts rows.
 
-use crate::tensor::{Tensor, TensorData};
+use crate::tensor::{Tensor, TensorData, elements};
 
 /// One `match` for what is the same for every datatype: `$body` with `$vec` bound to the elements, wrapped again.
 macro_rules! map {
@@ -62,10 +62,11 @@ impl Tensor {
     pub fn split(self, rows: &[usize]) -> Option<Vec<Self>> {
         let (total, row) = self.shape.split_first()?;
         let sum = rows.iter().try_fold(0_usize, |sum, n| sum.checked_add(*n))?;
-        let width = row.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
-        if sum != *total || total.checked_mul(width)? != self.data.len() {
+        if sum != *total || elements(&self.shape).ok()? != self.data.len() {
             return None;
         }
+        // Without elements rows have no width to speak of, and their other dimensions may be whatever they are.
+        let width = if self.data.is_empty() { 0 } else { elements(row).ok()? };
         let mut begin = 0;
         let parts = rows.iter().map(|own| {
             let end = begin + own * width;

@@ -58,3 +58,11 @@ fn a_tensor_of_other_rows_is_not_split() {
     assert_eq!(x.split(&[usize::MAX, 3]), None);
     assert_eq!(tensor(&[], TensorData::Fp32(vec![1.])).split(&[1]), None);
 }
+
+/// Found by fuzzing: the width of no rows went beyond what is counted.
+#[test]
+fn no_rows_are_split_whatever_else_their_shape_says() {
+    let none = tensor(&[0, 1 << 40, 1 << 40], TensorData::Int8(vec![]));
+    let joined = Tensor::join([&none, &none]).unwrap();
+    assert_eq!(joined.split(&[0, 0]), Some(vec![none.clone(), none]));
+}

@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that exist for tests.
-const SEES_ALL: &[&str] = &["test-support", "tests"];
+const SEES_ALL: &[&str] = &["fuzz-targets", "test-support", "tests"];
 
 /// Crates that only compute: nothing of `IMPURE` may be anywhere in what they are built from.
 const PURE: &[&str] = &["core", "planner", "simulation"];

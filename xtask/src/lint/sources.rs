@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 const LONGEST: usize = 600;
 const LONGEST_MAIN: usize = 40;
 /// Folders of the workspace that hold Rust.
-const FOLDERS: [&str; 3] = ["crates", "tests", "xtask"];
+const FOLDERS: [&str; 4] = ["crates", "fuzz/src", "tests", "xtask"];
 
 /// A library and the files that may name it.
 struct Rule {

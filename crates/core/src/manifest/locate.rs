@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 const FOUND: &str = "this is the place";
@@ -55,7 +56,11 @@ pub fn places(text: &str) -> Vec<Place<'_>> {
         let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or(text);
         Place { lines_before, text }
     };
-    serde_yaml::Deserializer::from_str(text).map(place).collect()
+    // After an error serde_yaml gives what is left as documents that begin anywhere, or as empty ones without end: reading
+    // those panics, or goes on for ever. A walk that stops at its place does not come to the error, so all is read first.
+    let is_whole = serde_yaml::Deserializer::from_str(text).map(|de| IgnoredAny::deserialize(de).is_ok());
+    let places = serde_yaml::Deserializer::from_str(text).map(place);
+    is_whole.zip(places).map_while(|(is_whole, place)| is_whole.then_some(place)).collect()
 }
 
 fn segments(path: &str) -> Vec<Segment> {

@@ -26,6 +26,10 @@ use crate::version::Format;
 
 pub const API_VERSION: &str = "modelyard.dev/v1";
 
+/// How many problems of a file are told with their line: finding it is a walk through the document, and a document may be
+/// full of problems.
+const MOST_LOCATED: usize = 100;
+
 /// Something wrong with a manifest, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -186,18 +190,19 @@ pub fn examine(text: &str) -> (Vec<Document>, Vec<Problem>) {
             Ok(serde_yaml::Value::Null) => {}
             Ok(value) => {
                 let (resource, found) = resources::read(&value);
-                problems.extend(found.into_iter().map(|(path, message)| Problem {
-                    file: None,
-                    line: places.get(index).and_then(|place| place.line_of(&path.to_string())),
-                    path: path.to_string(),
-                    message,
-                }));
+                for (path, message) in found {
+                    let path = path.to_string();
+                    let place = places.get(index).filter(|_| problems.len() < MOST_LOCATED);
+                    let line = place.and_then(|place| place.line_of(&path));
+                    problems.push(Problem { file: None, line, path, message });
+                }
                 documents.extend(resource.map(|resource| Document { index, resource }));
             }
             Err(error) => {
                 problems.push(Problem {
                     file: None,
-                    line: error.location().map(|l| l.line()),
+                    // What is missing at the end is said to be missing after it.
+                    line: error.location().map(|l| l.line().min(text.lines().count().max(1))),
                     path: String::new(),
                     message: format!("not valid YAML: {error}"),
                 });

@@ -329,3 +329,40 @@ fn what_an_experiment_cannot_mean_is_refused_with_its_place() {
         assert!(problems.len() == 1 && problems[0].contains(word), "{version}: {problems:?}");
     }
 }
+
+/// Found by fuzzing: what an alias without an anchor leaves of its document was read as another, by which serde_yaml panics.
+#[test]
+fn an_unknown_alias_after_a_document_with_problems_is_reported_once() {
+    let problems = parse("kind: Modle\n---\n- a\n---\na: &x [*y]\n").unwrap_err();
+    let lines: Vec<_> = problems.iter().filter(|p| p.message.starts_with("not valid YAML")).map(|p| p.line).collect();
+    assert_eq!(lines, [Some(5)], "{problems:?}");
+}
+
+/// Found by fuzzing: the lines of the first document were looked for in endlessly many after the second.
+#[test]
+fn a_syntax_error_after_a_document_with_problems_is_reported_once() {
+    let text = "kind: Modle\n---\nspec: {a: \"b\nc: 1\n---\nkind: Model\n";
+    let problems = parse(text).unwrap_err();
+    let syntax: Vec<_> = problems.iter().filter(|p| p.message.starts_with("not valid YAML")).collect();
+    assert_eq!(syntax.len(), 1, "{problems:?}");
+    assert!(problems.iter().any(|p| p.path == "kind" && p.line == Some(1)), "{problems:?}");
+    assert_eq!(places(text).len(), 1);
+}
+
+#[test]
+fn what_is_missing_at_the_end_is_missing_on_the_last_line() {
+    for text in ["kind: {a: b", "kind: Model\nspec: [a", "kind: Model\nspec: [a\n"] {
+        let problems = parse(text).unwrap_err();
+        assert_eq!(problems[0].line, Some(text.lines().count()), "{problems:?}");
+    }
+}
+
+/// With a walk through the document for each, a file of a megabyte takes an hour.
+#[test]
+fn of_a_thousand_problems_the_first_have_their_line() {
+    let fields: String = (0..1000).map(|i| format!("x{i}: 1\n")).collect();
+    let problems =
+        parse(&format!("apiVersion: modelyard.dev/v1\nkind: Model\nmetadata: {{name: m}}\n{fields}")).unwrap_err();
+    let lines: Vec<Option<usize>> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!((lines.len(), lines[0], lines[99], lines[100]), (1000, Some(4), Some(103), None));
+}

@@ -14,22 +14,29 @@ use crate::error::LoadError;
 /// Graphs nest in `If` and `Loop`; nobody's nest deeper.
 const DEEPEST: usize = 32;
 
+/// The most inputs and outputs of a graph, and of a node; large networks list all their weights as inputs.
+const MOST_VALUES: usize = 1 << 16;
+/// The most weights, whose names are kept.
+const MOST_INITIALIZERS: usize = 1 << 20;
+/// The most dimensions of an input or output, far beyond the 64 that the protocol has.
+const MOST_DIMENSIONS: usize = 1 << 10;
+
 /// What an ONNX file declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Outline {
-    pub(super) signature: Signature,
+pub(crate) struct Outline {
+    pub(crate) signature: Signature,
     /// Inputs for which no shape is declared, not even a rank.
-    pub(super) unranked: Vec<String>,
+    pub(crate) unranked: Vec<String>,
     /// Whether an operator of `ai.onnx.ml` is among its nodes.
-    pub(super) has_ml: bool,
+    pub(crate) has_ml: bool,
     /// Whether an output comes from a ZipMap: a sequence of maps, of which the signature says that it is a tensor of
     /// the probabilities in them.
-    pub(super) has_zip_map: bool,
+    pub(crate) has_zip_map: bool,
 }
 
 /// # Errors
 /// If it is no whole ONNX model, or takes or gives what is no tensor of the Open Inference Protocol.
-pub(super) fn read(path: &Path) -> Result<Outline, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Outline, LoadError> {
     let mut reader = Reader::new(crate::open(path)?)?;
     let end = reader.length();
     let mut parts = Parts::default();
@@ -131,18 +138,31 @@ fn graph(reader: &mut Reader, depth: usize) -> Result<Graph, LoadError> {
                 graph.nodes += 1;
                 graph.has_ml |= node.has_ml;
                 if node.op == "ZipMap" && node.has_ml {
+                    at_most(MOST_VALUES, graph.zip_maps.len(), "ZipMaps")?;
                     graph.zip_maps.extend(node.outputs.into_iter().map(|output| (output, node.classes)));
                 }
             }
             (5, Wire::Bytes) => {
+                at_most(MOST_INITIALIZERS, graph.initializers.len(), "weights")?;
                 graph.initializers.insert(tensor(reader)?);
             }
-            (11, Wire::Bytes) => graph.inputs.push(value(reader)?),
-            (12, Wire::Bytes) => graph.outputs.push(value(reader)?),
+            (11, Wire::Bytes) => {
+                at_most(MOST_VALUES, graph.inputs.len(), "inputs")?;
+                graph.inputs.push(value(reader)?);
+            }
+            (12, Wire::Bytes) => {
+                at_most(MOST_VALUES, graph.outputs.len(), "outputs")?;
+                graph.outputs.push(value(reader)?);
+            }
             (_, wire) => reader.skip(wire)?,
         }
     }
     Ok(graph)
+}
+
+/// What is kept takes more memory than it takes bytes in the file, so there must be an end to it.
+fn at_most(most: usize, found: usize, what: &str) -> Result<(), LoadError> {
+    if found < most { Ok(()) } else { Err(LoadError::UnsupportedSignature(format!("it has more than {most} {what}"))) }
 }
 
 /// FunctionProto: nodes that the graph's may call. Whether there is one of `ai.onnx.ml` among them.
@@ -174,7 +194,10 @@ fn node(reader: &mut Reader, depth: usize) -> Result<Node, LoadError> {
     let mut node = Node::default();
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (2, Wire::Bytes) => node.outputs.push(reader.string()?),
+            (2, Wire::Bytes) => {
+                at_most(MOST_VALUES, node.outputs.len(), "outputs of one node")?;
+                node.outputs.push(reader.string()?);
+            }
             (4, Wire::Bytes) => node.op = reader.string()?,
             (5, Wire::Bytes) => attribute(reader, depth, &mut node)?,
             (7, Wire::Bytes) => node.has_ml |= reader.string()? == "ai.onnx.ml",
@@ -322,7 +345,10 @@ fn shape(reader: &mut Reader) -> Result<Vec<i64>, LoadError> {
     let mut shape = Vec::new();
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (1, Wire::Bytes) => shape.push(dimension(reader)?),
+            (1, Wire::Bytes) => {
+                at_most(MOST_DIMENSIONS, shape.len(), "dimensions of one tensor")?;
+                shape.push(dimension(reader)?);
+            }
             (_, wire) => reader.skip(wire)?,
         }
     }

@@ -1,12 +1,12 @@
 //! ONNX models: read the outline, then let ONNX Runtime run them where its library is at hand; else onnx-ml, which is
 //! of this crate, what has operators of `ai.onnx.ml`, and rten the rest.
 
-mod graph;
-mod ml;
+pub(crate) mod graph;
+pub(crate) mod ml;
 mod protobuf;
 mod with_ort;
 mod with_rten;
-mod zip_map;
+pub(crate) mod zip_map;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 //!
 //! The node becomes an Identity, and the output's declaration that of a tensor [rows, classes], in a copy in memory.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -11,11 +12,13 @@ use crate::error::LoadError;
 
 /// The largest file that is rewritten, in bytes: Protocol Buffers have no larger ones in memory.
 const LARGEST: u64 = 1 << 31;
+/// The most ZipMaps that are taken off: a classifier has one.
+const MOST_ZIP_MAPS: usize = 1 << 10;
 /// The version of ONNX's own operators that Identity is taken from, if the model uses none of them.
 const OPSET: u64 = 13;
 
 /// The bytes of the model without its ZipMap nodes.
-pub(super) fn replaced(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn replaced(path: &Path) -> Result<Vec<u8>, LoadError> {
     let mut reader = Reader::new(crate::open(path)?)?;
     let end = reader.length();
     if end > LARGEST {
@@ -78,6 +81,11 @@ impl Graph {
                 (1, Wire::Bytes) => {
                     let node = node(reader)?;
                     if node.op == "ZipMap" && node.domain == "ai.onnx.ml" {
+                        if graph.zip_maps.len() == MOST_ZIP_MAPS {
+                            return Err(LoadError::UnsupportedSignature(format!(
+                                "it has more than {MOST_ZIP_MAPS} ZipMaps: convert it with options={{'zipmap': False}}"
+                            )));
+                        }
                         graph.zip_maps.push((start..reader.at(), node));
                     }
                 }
@@ -94,8 +102,9 @@ impl Graph {
 
     /// The field of the graph, as it is to be.
     fn rewritten(self, bytes: &[u8]) -> Vec<u8> {
-        let is_zipped = |output: &str| self.zip_maps.iter().any(|(_, node)| node.outputs.iter().any(|o| o == output));
-        let outputs = self.outputs.iter().filter(|(_, name)| is_zipped(name));
+        let zipped: HashSet<&str> =
+            self.zip_maps.iter().flat_map(|(_, node)| &node.outputs).map(String::as_str).collect();
+        let outputs = self.outputs.iter().filter(|(_, name)| zipped.contains(name.as_str()));
         let mut edits: Vec<Edit> = outputs.map(|(place, name)| (place.clone(), probabilities(name))).collect();
         edits.extend(self.zip_maps.iter().map(|(place, node)| (place.clone(), identity(node))));
         edits.sort_by_key(|(place, _)| place.start);

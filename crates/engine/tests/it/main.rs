@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod examples;
+mod limits;
 mod models;
 mod onnx_writer;
 mod refusals;

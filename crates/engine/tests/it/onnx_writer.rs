@@ -3,6 +3,7 @@
 pub(crate) const FLOAT: u64 = 1;
 pub(crate) const UINT16: u64 = 4;
 pub(crate) const INT64: u64 = 7;
+pub(crate) const STRING: u64 = 8;
 pub(crate) const BOOL: u64 = 9;
 pub(crate) const FLOAT16: u64 = 10;
 pub(crate) const DOUBLE: u64 = 11;

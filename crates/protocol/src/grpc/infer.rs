@@ -23,6 +23,8 @@ pub enum MessageError {
     RawCount { tensors: usize, raw: usize },
     #[error("parameter `{0}` has no value")]
     NoValue(String),
+    #[error("parameter `{0}` is not a finite number")]
+    NotFinite(String),
 }
 
 /// Whether a request has raw tensors, and so wants them back.
@@ -194,6 +196,10 @@ fn read_parameters(parameters: BTreeMap<String, InferParameter>) -> Result<Param
             Some(ParameterChoice::BoolParam(value)) => Parameter::Bool(value),
             Some(ParameterChoice::Int64Param(value)) => Parameter::Int(value),
             Some(ParameterChoice::Uint64Param(value)) => Parameter::Uint(value),
+            // JSON, in which it may go on, has no other numbers.
+            Some(ParameterChoice::DoubleParam(value)) if !value.is_finite() => {
+                return Err(MessageError::NotFinite(name));
+            }
             Some(ParameterChoice::DoubleParam(value)) => Parameter::Float(value),
             Some(ParameterChoice::StringParam(value)) => Parameter::String(value),
             None => return Err(MessageError::NoValue(name)),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::limits::MOST_STRINGS;
 use super::value::{Answer, Value};
 
 /// An AttributeProto, whichever of its fields are set.
@@ -84,9 +85,19 @@ impl Attributes {
         self.0.get(name).map_or(&[], |a| &a.ints)
     }
 
-    /// Empty if absent.
-    pub(super) fn strings(&self, name: &str) -> Vec<Vec<u8>> {
-        self.packed_strings(name).map_or_else(Vec::new, |s| s.iter().map(<[u8]>::to_vec).collect())
+    /// One by one, for keys and labels. Empty if absent.
+    ///
+    /// # Errors
+    /// If they are more than are kept so.
+    pub(super) fn strings(&self, name: &str) -> Answer<Vec<Vec<u8>>> {
+        let Some(strings) = self.packed_strings(name) else { return Ok(Vec::new()) };
+        if strings.len() > MOST_STRINGS {
+            return Err(format!(
+                "attribute `{name}` has {} strings, and at most {MOST_STRINGS} are kept",
+                strings.len()
+            ));
+        }
+        Ok(strings.iter().map(<[u8]>::to_vec).collect())
     }
 
     pub(super) fn packed_strings(&self, name: &str) -> Option<&Strings> {

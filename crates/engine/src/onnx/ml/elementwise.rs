@@ -3,6 +3,7 @@
 use modelyard_protocol::TensorData;
 
 use super::attributes::Attributes;
+use super::limits;
 use super::operators::{Inputs, Kernel, single};
 use super::value::{Answer, Value, elements};
 
@@ -300,6 +301,11 @@ pub(super) fn select(inputs: &Inputs<'_>) -> Answer<Value> {
             false => (false, from_b.at(place)),
         })
         .collect();
+    if let (TensorData::Bytes(x), TensorData::Bytes(y)) = (&a.data, &b.data) {
+        limits::check_strings(
+            places.iter().map(|(is_a, place)| if *is_a { x[*place].len() } else { y[*place].len() }),
+        )?;
+    }
     fn at<T: Clone>(a: &[T], b: &[T], places: &[(bool, usize)]) -> Vec<T> {
         places.iter().map(|(is_a, place)| if *is_a { a[*place].clone() } else { b[*place].clone() }).collect()
     }

@@ -57,18 +57,18 @@ impl Places {
 }
 
 /// The list in whichever of the attributes `{what}_strings`, `_int64s`, `_floats` and `_tensor` is there.
-fn list(a: &Attributes, what: &str) -> Option<TensorData> {
+fn list(a: &Attributes, what: &str) -> Answer<Option<TensorData>> {
     let [strings, ints, floats, tensor] =
         ["strings", "int64s", "floats", "tensor"].map(|kind| format!("{what}_{kind}"));
     if let Some(value) = a.tensor(&tensor) {
-        return Some(value.data.clone());
+        return Ok(Some(value.data.clone()));
     }
     let found = [
-        TensorData::Bytes(a.strings(&strings)),
+        TensorData::Bytes(a.strings(&strings)?),
         TensorData::Int64(a.ints(&ints).to_vec()),
         TensorData::Fp32(a.floats(&floats).to_vec()),
     ];
-    found.into_iter().find(|list| !list.is_empty())
+    Ok(found.into_iter().find(|list| !list.is_empty()))
 }
 
 /// `values`, and behind them the one for what is no key.
@@ -108,21 +108,21 @@ pub(super) fn label_encoder(a: &Attributes) -> Result<Kernel, Refusal> {
     if a.has("classes_strings") {
         return Err(Refusal::Lacks("it is of ai.onnx.ml version 1 (classes_strings)".into()));
     }
-    let keys = list(a, "keys").ok_or("it has no keys")?;
-    let values = list(a, "values").ok_or("it has no values")?;
+    let keys = list(a, "keys")?.ok_or("it has no keys")?;
+    let values = list(a, "values")?.ok_or("it has no values")?;
     if keys.len() != values.len() {
         return Err(format!("it has {} keys, but {} values", keys.len(), values.len()).into());
     }
     let (absent, places, values) = (values.len(), Places::new(&keys)?, with_default(a, values));
     Ok(single(move |inputs| {
         let x = inputs.get(0)?;
-        Value::new(x.shape.clone(), pick(&values, &places.find(&x.data, absent)?))
+        Value::new(x.shape.clone(), pick(&values, &places.find(&x.data, absent)?)?)
     }))
 }
 
 /// X of shape […] becomes […, categories], with a 1 for the category that it is.
 pub(super) fn one_hot(a: &Attributes) -> Result<Kernel, Refusal> {
-    let (ints, strings) = (a.ints("cats_int64s").to_vec(), a.strings("cats_strings"));
+    let (ints, strings) = (a.ints("cats_int64s").to_vec(), a.strings("cats_strings")?);
     let categories = if ints.is_empty() { TensorData::Bytes(strings) } else { TensorData::Int64(ints) };
     let count = categories.len();
     if count == 0 {

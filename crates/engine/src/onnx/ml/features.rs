@@ -20,7 +20,7 @@ pub(super) fn extract(inputs: &Inputs<'_>) -> Answer<Value> {
     for row in 0..count.checked_div(chosen.len()).unwrap_or(0) {
         places.extend(chosen.iter().map(|column| row * columns + column));
     }
-    Value::new(shape, pick(&x.data, &places))
+    Value::new(shape, pick(&x.data, &places)?)
 }
 
 /// The columns of all inputs side by side, those of each cut or filled up with zeros to its `inputdimensions`.

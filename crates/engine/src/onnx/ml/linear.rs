@@ -83,7 +83,7 @@ pub(super) fn classifier(a: &Attributes) -> Result<Kernel, Refusal> {
             scores.chunks_exact_mut(targets).for_each(|row| transform.apply(row));
             targets
         };
-        let labels = Value::new(vec![rows], labels.pick(&classes))?;
+        let labels = Value::new(vec![rows], labels.pick(&classes)?)?;
         Ok(vec![labels, Value::new(vec![rows, columns], TensorData::Fp32(scores))?])
     }))
 }

@@ -4,6 +4,7 @@ use modelyard_protocol::TensorData;
 
 use super::attributes::Attributes;
 use super::elementwise;
+use super::limits::MOST_PRODUCTS;
 use super::operators::{Inputs, Kernel, single};
 use super::value::{Answer, Value, elements};
 
@@ -23,6 +24,9 @@ fn multiply(a: &Value, b: &Value) -> Answer<Value> {
     shape.pop();
     shape.push(*columns);
     elements(&shape)?;
+    if a.data.len().checked_mul(*columns).is_none_or(|products| products > MOST_PRODUCTS) {
+        return Err(format!("shapes {:?} and {:?} are beyond the {MOST_PRODUCTS} products allowed", a.shape, b.shape));
+    }
     #[expect(clippy::cast_possible_truncation, reason = "the output is in single precision")]
     let data = match (&a.data, &b.data) {
         (TensorData::Fp32(a), TensorData::Fp32(b)) => {

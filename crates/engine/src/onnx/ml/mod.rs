@@ -9,6 +9,7 @@ mod attributes;
 mod elementwise;
 mod encoders;
 mod features;
+mod limits;
 mod linear;
 mod matrix;
 mod operators;
@@ -36,14 +37,14 @@ use crate::error::{InferError, LoadError, no_panic};
 
 const NAME: &str = "onnx-ml";
 
-pub(super) struct OnnxMl {
+pub(crate) struct OnnxMl {
     signature: Signature,
     unranked: Vec<String>,
     plan: Plan,
 }
 
 impl OnnxMl {
-    pub(super) fn load(path: &Path, outline: Outline) -> Result<Self, LoadError> {
+    pub(crate) fn load(path: &Path, outline: Outline) -> Result<Self, LoadError> {
         let graph = proto::read(path)?;
         let plan = match no_panic(|| Plan::new(graph, &outline.signature)) {
             Ok(plan) => plan?,

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 
 use modelyard_core::Signature;
 
+use super::limits::Meter;
 use super::operators::{self, Inputs, Kernel, Refusal};
 use super::proto::{Graph, Node};
 use super::value::{Answer, Value};
 use crate::error::LoadError;
-
-/// The most nodes of a graph, far beyond what converters write.
-const MOST_NODES: usize = 1 << 16;
 
 pub(super) struct Plan {
     steps: Vec<Step>,
@@ -61,9 +59,6 @@ impl Slots {
 impl Plan {
     pub(super) fn new(graph: Graph, signature: &Signature) -> Result<Self, LoadError> {
         let Graph { nodes, initializers, opset } = graph;
-        if nodes.len() > MOST_NODES {
-            return Err(super::refuse(format!("it has {} nodes, and at most {MOST_NODES} are run", nodes.len())));
-        }
         let mut slots = Slots::default();
         for (name, value) in initializers {
             slots.add(name, Some(value))?;
@@ -90,20 +85,26 @@ impl Plan {
     /// The outputs at `places`, in that order.
     pub(super) fn run(&self, inputs: Vec<Value>, places: &[usize]) -> Answer<Vec<Value>> {
         let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
+        let mut meter = Meter::default();
         for (slot, value) in self.inputs.iter().zip(inputs) {
+            meter.holds(value.bytes())?;
             values[*slot] = Some(value);
         }
         for step in &self.steps {
             let find = |slot: &Option<usize>| slot.and_then(|s| values[s].as_ref().or(self.constants[s].as_ref()));
             let given: Vec<Option<&Value>> = step.inputs.iter().map(find).collect();
-            let found = (step.kernel)(&Inputs(&given)).map_err(|problem| format!("{}: {problem}", step.node))?;
+            let of_step = |problem: String| format!("{}: {problem}", step.node);
+            meter.moves(given.iter().flatten().map(|value| value.bytes()).sum()).map_err(of_step)?;
+            let found = (step.kernel)(&Inputs(&given)).map_err(of_step)?;
             for (slot, value) in step.outputs.iter().zip(found) {
+                meter.moves(value.bytes()).map_err(of_step)?;
                 if let Some(slot) = slot {
+                    meter.holds(value.bytes()).map_err(of_step)?;
                     values[*slot] = Some(value);
                 }
             }
             for slot in &step.spent {
-                values[*slot] = None;
+                meter.lets_go(values[*slot].take().map_or(0, |value| value.bytes()));
             }
         }
         let take = |place: &usize| {

@@ -1,8 +1,8 @@
 //! Reads all of an ONNX file: nodes, attributes and initializers. Field numbers are those of onnx.proto3
 //! (github.com/onnx/onnx).
 //!
-//! What is allocated is in proportion to what the file holds, and nested graphs are not followed: an operator that
-//! has one is not among those evaluated here.
+//! What is allocated is in proportion to what the file holds, and what takes more memory there than here is counted while
+//! it is read. Nested graphs are not followed: an operator that has one is not among those evaluated here.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use modelyard_protocol::TensorData;
 
 use super::attributes::{Attribute, Attributes, Strings};
+use super::limits::{MOST_NODES, MOST_PARTS};
 use super::value::{MOST_DIMENSIONS, Value};
 use crate::error::LoadError;
 use crate::onnx::protobuf::{Reader, Wire};
@@ -38,6 +39,22 @@ pub(super) struct Graph {
     pub(super) opset: u64,
 }
 
+/// What may yet be read of what takes more memory than bytes of the file.
+struct Room(usize);
+
+impl Room {
+    /// # Errors
+    /// If there is none left.
+    fn take(&mut self, parts: usize) -> Result<(), LoadError> {
+        let full = || super::refuse(format!("it has more than {MOST_PARTS} names, attributes and strings"));
+        self.0 = self.0.checked_sub(parts).ok_or_else(full)?;
+        Ok(())
+    }
+}
+
+/// What a node or an attribute takes, in units of a string.
+const RECORD: usize = 8;
+
 pub(super) fn read(path: &Path) -> Result<Graph, LoadError> {
     let mut reader = Reader::new(crate::open(path)?)?;
     let end = reader.length();
@@ -46,9 +63,10 @@ pub(super) fn read(path: &Path) -> Result<Graph, LoadError> {
     }
     let mut graph = Graph::default();
     let mut opset = 0;
+    let mut room = Room(MOST_PARTS);
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (7, Wire::Bytes) => graph = read_graph(&mut reader)?,
+            (7, Wire::Bytes) => graph = read_graph(&mut reader, &mut room)?,
             (8, Wire::Bytes) => opset = opset.max(own_opset(&mut reader)?),
             (_, wire) => reader.skip(wire)?,
         }
@@ -71,14 +89,20 @@ fn own_opset(reader: &mut Reader) -> Result<u64, LoadError> {
     Ok(if domain.is_empty() || domain == "ai.onnx" { version } else { 0 })
 }
 
-fn read_graph(reader: &mut Reader) -> Result<Graph, LoadError> {
+fn read_graph(reader: &mut Reader, room: &mut Room) -> Result<Graph, LoadError> {
     let end = reader.message()?;
     let mut graph = Graph::default();
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (1, Wire::Bytes) => graph.nodes.push(node(reader)?),
+            (1, Wire::Bytes) if graph.nodes.len() >= MOST_NODES => {
+                return Err(super::refuse(format!(
+                    "it has more than {MOST_NODES} nodes, which is the most that are run"
+                )));
+            }
+            (1, Wire::Bytes) => graph.nodes.push(node(reader, room)?),
             (5, Wire::Bytes) => {
-                let (name, value) = tensor(reader)?;
+                room.take(RECORD)?;
+                let (name, value) = tensor(reader, room)?;
                 graph.initializers.insert(name, value);
             }
             (15, Wire::Bytes) => return Err(super::refuse("it has sparse initializers".into())),
@@ -88,17 +112,25 @@ fn read_graph(reader: &mut Reader) -> Result<Graph, LoadError> {
     Ok(graph)
 }
 
-fn node(reader: &mut Reader) -> Result<Node, LoadError> {
+fn node(reader: &mut Reader, room: &mut Room) -> Result<Node, LoadError> {
     let end = reader.message()?;
+    room.take(RECORD)?;
     let mut node = Node::default();
     while let Some(field) = reader.field(end)? {
         match (field.number, field.wire) {
-            (1, Wire::Bytes) => node.inputs.push(reader.string()?),
-            (2, Wire::Bytes) => node.outputs.push(reader.string()?),
+            (1, Wire::Bytes) => {
+                room.take(1)?;
+                node.inputs.push(reader.string()?);
+            }
+            (2, Wire::Bytes) => {
+                room.take(1)?;
+                node.outputs.push(reader.string()?);
+            }
             (3, Wire::Bytes) => node.name = reader.string()?,
             (4, Wire::Bytes) => node.op = reader.string()?,
             (5, Wire::Bytes) => {
-                let (name, attribute) = attribute(reader)?;
+                room.take(RECORD)?;
+                let (name, attribute) = attribute(reader, room)?;
                 node.attributes.insert(name, attribute);
             }
             (7, Wire::Bytes) => node.domain = reader.string()?,
@@ -112,7 +144,7 @@ fn node(reader: &mut Reader) -> Result<Node, LoadError> {
 }
 
 /// AttributeProto. Repeated numbers come packed (proto3) or one by one (proto2, which Python's package writes).
-fn attribute(reader: &mut Reader) -> Result<(String, Attribute), LoadError> {
+fn attribute(reader: &mut Reader, room: &mut Room) -> Result<(String, Attribute), LoadError> {
     let end = reader.message()?;
     let (mut name, mut attribute) = (String::new(), Attribute::default());
     while let Some(field) = reader.field(end)? {
@@ -121,7 +153,7 @@ fn attribute(reader: &mut Reader) -> Result<(String, Attribute), LoadError> {
             (2, Wire::Fixed32) => attribute.float = Some(f32::from_le_bytes(reader.fixed32()?)),
             (3, Wire::Varint) => attribute.int = Some(reader.varint()?.cast_signed()),
             (4, Wire::Bytes) => attribute.string = Some(reader.bytes()?),
-            (5, Wire::Bytes) => attribute.tensor = Some(tensor(reader)?.1),
+            (5, Wire::Bytes) => attribute.tensor = Some(tensor(reader, room)?.1),
             (7, Wire::Fixed32) => attribute.floats.push(f32::from_le_bytes(reader.fixed32()?)),
             (7, Wire::Bytes) => attribute.floats.extend(numbers(reader, f32::from_le_bytes)?),
             (8, Wire::Varint) => attribute.ints.push(reader.varint()?.cast_signed()),
@@ -163,7 +195,7 @@ struct Parts {
     strings: Vec<Vec<u8>>,
 }
 
-fn tensor(reader: &mut Reader) -> Result<(String, Value), LoadError> {
+fn tensor(reader: &mut Reader, room: &mut Room) -> Result<(String, Value), LoadError> {
     let end = reader.message()?;
     let (mut name, mut parts) = (String::new(), Parts::default());
     while let Some(field) = reader.field(end)? {
@@ -175,7 +207,10 @@ fn tensor(reader: &mut Reader) -> Result<(String, Value), LoadError> {
             (4, Wire::Bytes) => parts.floats.extend(numbers(reader, f32::from_le_bytes)?),
             (5 | 7 | 11, Wire::Varint) => parts.integers.push(reader.varint()?),
             (5 | 7 | 11, Wire::Bytes) => varints(reader, |v| parts.integers.push(v))?,
-            (6, Wire::Bytes) => parts.strings.push(reader.bytes()?),
+            (6, Wire::Bytes) => {
+                room.take(1)?;
+                parts.strings.push(reader.bytes()?);
+            }
             (8, Wire::Bytes) => name = reader.string()?,
             (9, Wire::Bytes) => parts.raw = Some(reader.bytes()?),
             (10, Wire::Fixed64) => parts.doubles.push(f64::from_le_bytes(reader.fixed64()?)),

@@ -4,7 +4,9 @@
 use modelyard_protocol::TensorData;
 
 use super::attributes::Attributes;
+use super::limits;
 use super::operators::Refusal;
+use super::value::Answer;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transform {
@@ -111,7 +113,7 @@ pub(super) enum Labels {
 impl Labels {
     /// `ints` is the name of the attribute of whole labels, which differs between operators. Strings are tried first.
     pub(super) fn of(attributes: &Attributes, ints: &str) -> Result<Self, Refusal> {
-        let strings = attributes.strings("classlabels_strings");
+        let strings = attributes.strings("classlabels_strings")?;
         let labels =
             if strings.is_empty() { Self::Ints(attributes.ints(ints).to_vec()) } else { Self::Strings(strings) };
         if labels.len() == 0 { Err("it has no class labels".into()) } else { Ok(labels) }
@@ -125,10 +127,16 @@ impl Labels {
     }
 
     /// The labels of `classes`, which must be smaller than their number.
-    pub(super) fn pick(&self, classes: &[usize]) -> TensorData {
+    ///
+    /// # Errors
+    /// If they take more memory than there is for them.
+    pub(super) fn pick(&self, classes: &[usize]) -> Answer<TensorData> {
         match self {
-            Self::Ints(labels) => TensorData::Int64(classes.iter().map(|c| labels[*c]).collect()),
-            Self::Strings(labels) => TensorData::Bytes(classes.iter().map(|c| labels[*c].clone()).collect()),
+            Self::Ints(labels) => Ok(TensorData::Int64(classes.iter().map(|c| labels[*c]).collect())),
+            Self::Strings(labels) => {
+                limits::check_strings(classes.iter().map(|c| labels[*c].len()))?;
+                Ok(TensorData::Bytes(classes.iter().map(|c| labels[*c].clone()).collect()))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use modelyard_protocol::TensorData;
 
 use super::attributes::Attributes;
+use super::limits;
 use super::operators::{Kernel, Refusal, single};
 use super::value::{Answer, Value, axis, elements, index, pick};
 
@@ -19,6 +20,9 @@ pub(super) fn cast(a: &Attributes) -> Result<Kernel, Refusal> {
     }))
 }
 
+/// Of digits and a sign.
+const LONGEST_NUMBER: usize = 20;
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -33,6 +37,7 @@ fn convert(data: &TensorData, to: i64) -> Answer<TensorData> {
         return Ok(data.clone());
     }
     if let (TensorData::Int64(v), 8) = (data, to) {
+        limits::check_strings(v.iter().map(|_| LONGEST_NUMBER))?;
         return Ok(TensorData::Bytes(v.iter().map(|x| x.to_string().into_bytes()).collect()));
     }
     if let (TensorData::Int64(v), 6) = (data, to) {
@@ -83,8 +88,13 @@ pub(super) fn concat(a: &Attributes) -> Result<Kernel, Refusal> {
             }
             shape[along] = shape[along].checked_add(value.shape[along]).ok_or("its shapes are absurd")?;
         }
-        elements(&shape)?;
-        let outer = elements(&shape[..along])?;
+        // Of nothing nothing is put together, however often.
+        let outer = if elements(&shape)? == 0 { 0 } else { elements(&shape[..along])? };
+        let strings = values.iter().filter_map(|value| match &value.data {
+            TensorData::Bytes(strings) => Some(strings.iter().map(Vec::len)),
+            _ => None,
+        });
+        limits::check_strings(strings.flatten())?;
         macro_rules! of {
             ($($kind:ident),*) => {
                 match &first.data {
@@ -136,7 +146,7 @@ pub(super) fn constant_of_shape(a: &Attributes) -> Result<Kernel, Refusal> {
     Ok(single(move |inputs| {
         let shape = sizes(&inputs.get(0)?.integers()?)?;
         let places = vec![0; elements(&shape)?];
-        Value::new(shape, pick(&value, &places))
+        Value::new(shape, pick(&value, &places)?)
     }))
 }
 
@@ -175,7 +185,7 @@ pub(super) fn gather(a: &Attributes) -> Kernel {
                 }
             }
         }
-        Value::new(shape, pick(&x.data, &places))
+        Value::new(shape, pick(&x.data, &places)?)
     })
 }
 
@@ -293,5 +303,5 @@ pub(super) fn transposed(x: &Value, order: &[usize]) -> Answer<Value> {
         let (size, stride) = (x.shape[*place], strides[*place]);
         places = places.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
     }
-    Value::new(shape, pick(&x.data, &places))
+    Value::new(shape, pick(&x.data, &places)?)
 }

@@ -204,7 +204,7 @@ pub(super) fn classifier(a: &Attributes) -> Result<Operator, Refusal> {
                 transform.apply(&mut scores[from..]);
             }
         }
-        let labels = Value::new(vec![rows], labels.pick(&chosen))?;
+        let labels = Value::new(vec![rows], labels.pick(&chosen)?)?;
         Ok(vec![labels, Value::new(vec![rows, columns], TensorData::Fp32(scores))?])
     }))
 }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use modelyard_core::Datatype;
 use modelyard_protocol::TensorData;
 
-/// The most elements that an operator may give: shapes come from artifacts and callers, and memory is neither's.
-const MOST_ELEMENTS: usize = 1 << 26;
+use super::limits::{self, MOST_ELEMENTS};
+
 /// The most dimensions.
 pub(super) const MOST_DIMENSIONS: usize = 16;
 
@@ -29,6 +29,11 @@ impl Value {
         } else {
             Err(format!("{} elements are no tensor of shape {shape:?}", data.len()))
         }
+    }
+
+    /// The memory that its elements take.
+    pub(super) fn bytes(&self) -> usize {
+        limits::bytes(&self.data)
     }
 
     pub(super) fn datatype(&self) -> Datatype {
@@ -123,9 +128,15 @@ macro_rules! same_kind {
 pub(super) use same_kind;
 
 /// The elements of `data` at `places`, which must be within it.
-pub(super) fn pick(data: &TensorData, places: &[usize]) -> TensorData {
+///
+/// # Errors
+/// If they are strings that take more memory than there is for them.
+pub(super) fn pick(data: &TensorData, places: &[usize]) -> Answer<TensorData> {
     fn at<T: Clone>(elements: &[T], places: &[usize]) -> Vec<T> {
         places.iter().map(|place| elements[*place].clone()).collect()
     }
-    same_kind!(data, v => at(v, places))
+    if let TensorData::Bytes(strings) = data {
+        limits::check_strings(places.iter().map(|place| strings[*place].len()))?;
+    }
+    Ok(same_kind!(data, v => at(v, places)))
 }

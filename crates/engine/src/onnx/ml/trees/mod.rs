@@ -204,7 +204,7 @@ pub(super) fn classifier(a: &Attributes) -> Result<Kernel, Refusal> {
                 }
             }
         })?;
-        let labels = Value::new(vec![rows], labels.pick(&chosen))?;
+        let labels = Value::new(vec![rows], labels.pick(&chosen)?)?;
         Ok(vec![labels, Value::new(vec![rows, classes], TensorData::Fp32(scores))?])
     }))
 }

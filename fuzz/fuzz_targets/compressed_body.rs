@@ -1,0 +1,3 @@
+#![no_main]
+
+modelyard_fuzz::target!("compressed_body");

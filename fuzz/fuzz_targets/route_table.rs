@@ -1,0 +1,3 @@
+#![no_main]
+
+modelyard_fuzz::target!("route_table");
