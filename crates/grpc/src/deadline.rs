@@ -1,11 +1,14 @@
 //! Until when a caller waits: by `grpc-timeout`, or the header that the REST form has for it, whichever is sooner.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use modelyard_protocol::{GRPC_TIMEOUT, TIMEOUT, format_timeout, header_timeout};
 use tokio::time::timeout_at;
 use tonic::Status;
+
+/// What timers may be wrong by.
+const TIMERS_ROUND: Duration = Duration::from_millis(5);
 
 /// `None`: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,11 @@ impl Deadline {
         if let Ok(left) = HeaderValue::try_from(left) {
             headers.insert(TIMEOUT, left);
         }
+    }
+
+    /// Whether it has come, or is as good as here.
+    pub(crate) fn is_over(self) -> bool {
+        self.0.is_some_and(|at| at <= Instant::now() + TIMERS_ROUND)
     }
 
     /// # Errors

@@ -191,7 +191,7 @@ impl Feed {
     async fn run<R: Rest>(self, caller: Caller<R>, deadline: Deadline) {
         match self {
             Self::Infer { requests, answers } => {
-                let done = deadline.bound(infer_each(&caller, requests, &answers)).await;
+                let done = deadline.bound(infer_each(&caller, requests, &answers, deadline)).await;
                 if let Err(status) = done {
                     answers.send(Err(status)).await.ok();
                 }
@@ -214,12 +214,17 @@ async fn infer_each<R: Rest>(
     caller: &Caller<R>,
     mut requests: Box<Streaming<ModelInferRequest>>,
     answers: &mpsc::Sender<Result<ModelStreamInferResponse, Status>>,
+    deadline: Deadline,
 ) -> Result<(), Status> {
     loop {
         let answer = async {
             let Some(request) = requests.message().await.map_err(too_long)? else { return Ok::<_, Status>(None) };
             let id = request.id.clone();
-            Ok(Some(streamed(caller.model_infer(request).await, id)))
+            match caller.model_infer(request).await {
+                // The time of the whole call, which whoever answers the REST form may be sooner to see.
+                Err(status) if status.code() == Code::DeadlineExceeded && deadline.is_over() => Err(status),
+                answer => Ok(Some(streamed(answer, id))),
+            }
         };
         let answer = tokio::select! {
             answer = answer => answer?,

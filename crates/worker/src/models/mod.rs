@@ -138,10 +138,6 @@ impl Models {
         if model.is_off { Err(NotFound::Off) } else { Ok(slot.clone()) }
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.table.load().keys().cloned().collect()
-    }
-
     /// Whether all that was to be loaded at the start is.
     pub(crate) fn has_started(&self) -> bool {
         match &self.repository {
