@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod console;
 mod demo;
+mod fuzz;
 mod image;
 mod interrupt;
 mod kube;
