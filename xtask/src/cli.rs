@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::client::{self, ClientCommand};
-use crate::{bench, demo, image, kube, lint, test, up};
+use crate::{bench, demo, fuzz, image, kube, lint, test, up};
 
 /// Everything one does with this repository.
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Bench(bench::Args),
     /// Run all tests, after preparing a database and the models they need
     Test(test::Args),
+    /// Throw mutated inputs at every decoder, looking for what breaks its promises
+    Fuzz(fuzz::Args),
     /// Check format, clippy, who may depend on whom, file sizes, licenses and advisories
     Lint(lint::Args),
     #[command(flatten)]
@@ -47,6 +49,7 @@ impl Cli {
             Command::Image(args) => image::run(args).await?,
             Command::Bench(args) => bench::run(args).await?,
             Command::Test(args) => test::run(args).await?,
+            Command::Fuzz(args) => fuzz::run(&args)?,
             Command::Lint(args) => lint::run(&args)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -92,6 +95,7 @@ mod tests {
             "bench history --events 2000 -o json",
             "alias set linear stable 2",
             "alias drop linear stable",
+            "fuzz onnx_ml --minutes 1",
             "kube up",
             "kube down",
             "kube stop apiserver --freeze",

@@ -8,6 +8,7 @@ mod clients;
 mod console;
 mod debian;
 mod demo;
+mod fuzz;
 mod image;
 mod interrupt;
 mod kube;

@@ -49,11 +49,11 @@ impl Place<'_> {
 /// The documents of a text, by index, found in one walk through it however many there are: [`line_of`] walks through all
 /// that stands before a document. After a syntax error there are no more.
 pub fn places(text: &str) -> Vec<Place<'_>> {
-    let lines: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let lines = line_starts(text);
     let place = |de: serde_yaml::Deserializer<'_>| {
         let location = (Walk { rest: &[] }).deserialize(de).err().and_then(|error| error.location());
         let lines_before = location.map_or(0, |l| l.line().saturating_sub(1));
-        let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or(text);
+        let text = lines.get(lines_before).and_then(|at| text.get(*at..)).unwrap_or_default();
         Place { lines_before, text }
     };
     // After an error serde_yaml gives what is left as documents that begin anywhere, or as empty ones without end: reading
@@ -61,6 +61,28 @@ pub fn places(text: &str) -> Vec<Place<'_>> {
     let is_whole = serde_yaml::Deserializer::from_str(text).map(|de| IgnoredAny::deserialize(de).is_ok());
     let places = serde_yaml::Deserializer::from_str(text).map(place);
     is_whole.zip(places).map_while(|(is_whole, place)| is_whole.then_some(place)).collect()
+}
+
+/// Where lines begin, as YAML counts them (YAML 1.1, §4.1.4): not only after a line feed.
+fn line_starts(text: &str) -> Vec<usize> {
+    let mut starts = vec![0];
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        let is_end = match c {
+            '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => true,
+            '\r' => !text[end..].starts_with('\n'),
+            _ => false,
+        };
+        if is_end {
+            starts.push(end);
+        }
+    }
+    starts
+}
+
+/// The number of the last line of a text, from 1.
+pub(super) fn last_line(text: &str) -> usize {
+    line_starts(text).into_iter().filter(|start| *start < text.len()).count().max(1)
 }
 
 fn segments(path: &str) -> Vec<Segment> {

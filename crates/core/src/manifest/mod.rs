@@ -202,7 +202,7 @@ pub fn examine(text: &str) -> (Vec<Document>, Vec<Problem>) {
                 problems.push(Problem {
                     file: None,
                     // What is missing at the end is said to be missing after it.
-                    line: error.location().map(|l| l.line().min(text.lines().count().max(1))),
+                    line: error.location().map(|l| l.line().min(locate::last_line(text))),
                     path: String::new(),
                     message: format!("not valid YAML: {error}"),
                 });

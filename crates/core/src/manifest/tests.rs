@@ -366,3 +366,14 @@ fn of_a_thousand_problems_the_first_have_their_line() {
     let lines: Vec<Option<usize>> = problems.iter().map(|problem| problem.line).collect();
     assert_eq!((lines.len(), lines[0], lines[99], lines[100]), (1000, Some(4), Some(103), None));
 }
+
+/// Found by fuzzing: lines were counted in two ways, and problems were on lines that no file has.
+#[test]
+fn lines_are_counted_as_yaml_counts_them() {
+    for end in ["\n", "\r\n", "\r", "\u{85}", "\u{2028}"] {
+        let text = ["kind: Model", "---", "kind: Model", "---", "kind: Modle", "spec: 1", "---", "a: [b"].join(end);
+        let problems = parse(&text).unwrap_err();
+        let line = |words: &str| problems.iter().find(|p| p.message.contains(words)).and_then(|p| p.line);
+        assert_eq!((line("Modle"), line("not valid YAML")), (Some(5), Some(8)), "{end:?}: {problems:?}");
+    }
+}
