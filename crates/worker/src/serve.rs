@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use modelyard_engine::{Engine, load, warm_up};
+use modelyard_engine::{Engine, EngineOptions, load, warm_up};
 use modelyard_grpc::Door;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -142,13 +142,18 @@ fn load_model(args: &ServeArgs, worker: &Worker, runtime: &Handle) -> anyhow::Re
     };
     worker.progress.set(Stage::Loading);
     let fetched = begun.elapsed();
-    let engine: Arc<dyn Engine> = Arc::from(load(model.format, artifact.path(), &model.engine(args.threads()))?);
-    if let Err(error) = warm_up(&*engine) {
-        tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
+    let optimized = Some(args.instance_dir.join(format!("optimized-{}", model.sha256)));
+    let options = EngineOptions { optimized, ..model.engine(args.threads()) };
+    let engine: Arc<dyn Engine> = Arc::from(load(model.format, artifact.path(), &options)?);
+    for _ in 0..args.warm_up {
+        if let Err(error) = warm_up(&*engine) {
+            tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
+            break;
+        }
     }
     let pool = ComputePool::start(&engine, args.threads(), args.queue.into(), args.batching(), &worker.metrics)
         .context("compute threads cannot be started")?;
-    tracing::info!(engine = engine.name(), threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
+    tracing::info!(engine = engine.name(), details = ?engine.details(), threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
     let in_use = match artifact {
         Artifact::File(_) => None,
         Artifact::Cached(cached) => Some(cached),

@@ -229,6 +229,8 @@ impl Worker {
         let model = self.model()?;
         let platform = match model.format {
             Format::Dense => model.engine.name().to_owned(),
+            // As Triton calls it.
+            Format::Tensorflow => "tensorflow_graphdef".to_owned(),
             format => format!("{format}_{}", model.engine.name()),
         };
         let signature = model.engine.signature().clone();
@@ -238,7 +240,7 @@ impl Worker {
             platform,
             inputs: signature.inputs,
             outputs: signature.outputs,
-            parameters: batching(model.pool.batching()),
+            parameters: batching(model.pool.batching()).into_iter().chain(engine(&*model.engine)).collect(),
         })
     }
 
@@ -269,6 +271,13 @@ fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str()))?;
     Ok((framing, header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted)))
+}
+
+/// What a model's metadata says of its engine.
+fn engine(engine: &dyn Engine) -> impl Iterator<Item = (String, Parameter)> {
+    let name = ("engine", engine.name().to_owned());
+    let all = std::iter::once(name).chain(engine.details());
+    all.map(|(name, value)| (name.to_owned(), Parameter::String(value)))
 }
 
 /// What a model's metadata says of batching, where it was asked for.

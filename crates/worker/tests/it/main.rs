@@ -5,9 +5,11 @@
 mod batching;
 mod client;
 mod drain;
+mod engines;
 mod fetch;
 mod grpc;
 mod inspect;
+mod optimize;
 mod origin;
 mod overload;
 mod process;

@@ -13,7 +13,7 @@ use modelyard_protocol::TensorData;
 use super::attributes::{Attribute, Attributes, Strings};
 use super::value::{MOST_DIMENSIONS, Value};
 use crate::error::LoadError;
-use crate::onnx::protobuf::{Reader, Wire};
+use crate::protobuf::{Reader, Wire};
 
 /// The largest file that is read, in bytes. All of it is kept in memory for a while, several times over.
 const LARGEST: u64 = 1 << 30;
@@ -39,7 +39,7 @@ pub(super) struct Graph {
 }
 
 pub(super) fn read(path: &Path) -> Result<Graph, LoadError> {
-    let mut reader = Reader::new(crate::open(path)?)?;
+    let mut reader = Reader::new(crate::open(path)?, LoadError::NotOnnx)?;
     let end = reader.length();
     if end > LARGEST {
         return Err(super::refuse(format!("it has {end} bytes, and at most {LARGEST} are read")));
