@@ -1,7 +1,11 @@
 //! `bench`: figures, measured on this machine, on a stack of its own.
 
 mod decisions;
+mod figures;
+mod gateway;
 mod history;
+mod process;
+mod proxies;
 mod reconcile;
 mod rollback;
 
@@ -16,7 +20,7 @@ use crate::interrupt::Interrupt;
 pub(crate) struct Args {
     #[arg(value_enum)]
     what: What,
-    /// Of `rollback` [default: 50], and of each version of `decisions` [default: 1000]
+    /// Of `rollback` [default: 50], of each version of `decisions` [default: 1000], and rounds of `gateway` [default: 5]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Of the random numbers of `decisions`
@@ -28,7 +32,7 @@ pub(crate) struct Args {
     /// Of `history`
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(2000..=100_000_000))]
     events: u32,
-    /// Of `history` and `reconcile`: with programs as they are built for development
+    /// Of all but `rollback` and `decisions`: with programs as they are built for development
     #[arg(long)]
     debug: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -37,6 +41,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
+    /// What a request costs the gateway, beside Envoy, nginx and haproxy
+    Gateway,
     /// From a rollback's request to the moment from which every answer is the old version's, under load
     Rollback,
     /// From an apply of many deployments to all their objects in a cluster, beside kubectl
@@ -58,6 +64,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let quiet = Console::new(args.output == Format::Json);
     let profile = if args.debug { Profile::Dev } else { Profile::Release };
     let (json, text) = match args.what {
+        What::Gateway => tokio::select! {
+            measured = gateway::measure(args.runs.unwrap_or(5), profile, quiet) => measured?,
+            _ = interrupt.wait() => anyhow::bail!("interrupted"),
+        },
         What::Rollback => rollback::measure(args.runs.unwrap_or(50), quiet, &mut interrupt).await?,
         What::History => history::measure(args.events, profile, quiet, &mut interrupt).await?,
         What::Reconcile => reconcile::measure(args.deployments, profile, quiet, &mut interrupt).await?,

@@ -35,6 +35,11 @@ pub(crate) async fn simulation(profile: Profile) -> Result<PathBuf> {
     Ok(build(profile, &[SIMULATION]).await?.join(SIMULATION))
 }
 
+/// Builds programs of these packages, and says nothing on standard output; returns the directory that holds them.
+pub(crate) async fn some(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
+    build(profile, packages).await
+}
+
 async fn build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
     let mut command = Command::from(workspace::cargo());
     command.args(["build", "--bins"]).kill_on_drop(true);

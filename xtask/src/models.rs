@@ -23,7 +23,7 @@ const INSTALLED: [&str; 9] = [
     "moto[s3]==5.2.5",
     "flask==3.1.3",
     "flask-cors==6.0.5",
-    "tritonclient[http]==2.73.0",
+    "tritonclient[grpc,http]==2.73.0",
 ];
 
 /// A file inside a wheel. The wheels are only unpacked: their dependencies (PyTorch among them) are not needed.
@@ -91,9 +91,8 @@ pub(crate) fn prepare(console: Console) -> Result<Models> {
     let python = venv.join("bin/python");
     // The Python that the environment was made from may have been upgraded away since: ask the library itself.
     let is_made = fs::read_to_string(&stamp).is_ok_and(|made| made == pins())
-        && run(
-            Command::new(&python).args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server, tritonclient.http"])
-        )
+        && run(Command::new(&python)
+            .args(["-c", "import onnxruntime, skl2onnx, sklearn, moto.server, tritonclient.http, tritonclient.grpc"]))
         .is_ok();
     if !is_made {
         make(&dir, &venv, &python, console)?;
@@ -132,7 +131,7 @@ fn make(dir: &Path, venv: &Path, python: &Path, console: Console) -> Result<()> 
 }
 
 /// Debian keeps a part of `venv` in a package of its own.
-fn make_venv(venv: &Path, console: Console) -> Result<()> {
+pub(crate) fn make_venv(venv: &Path, console: Console) -> Result<()> {
     let make = || run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv));
     let Err(error) = make() else { return Ok(()) };
     let is_debian = Path::new("/etc/debian_version").exists();
@@ -146,7 +145,7 @@ fn make_venv(venv: &Path, console: Console) -> Result<()> {
     make().map(|_| ()).context("cannot make a Python environment")
 }
 
-fn run(command: &mut Command) -> Result<Output> {
+pub(crate) fn run(command: &mut Command) -> Result<Output> {
     let program = command.get_program().to_owned();
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
     if output.status.success() {

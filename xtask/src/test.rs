@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::build::{self, Profile};
 use crate::console::Console;
 use crate::interrupt::Interrupt;
-use crate::{image, kube, models, prometheus, workspace};
+use crate::{clients, image, kube, models, prometheus, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,6 +46,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>, Option<Kubernetes>)> {
     let models =
         tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
+    let clients =
+        tokio::task::spawn_blocking(move || clients::prepare(console)).await.context("preparing panicked")??;
     let prometheus =
         tokio::task::spawn_blocking(move || prometheus::find(console)).await.context("preparing panicked")??;
     let binaries = build::binaries(Profile::Dev, console).await?;
@@ -67,6 +69,8 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
         .env("MODELYARD_TEST_DATABASE_URL", url)
         .env("MODELYARD_TEST_MODELS", models.dir)
         .env("MODELYARD_TEST_PYTHON", models.python)
+        .env("MODELYARD_TEST_KSERVE_PYTHON", clients.kserve)
+        .env("MODELYARD_TEST_MLSERVER_PYTHON", clients.mlserver)
         .env("MODELYARD_TEST_ONNXRUNTIME", models.onnxruntime)
         .env("MODELYARD_TEST_BIN_DIR", binaries)
         .envs(prometheus.map(|program| ("MODELYARD_TEST_PROMETHEUS", program)));

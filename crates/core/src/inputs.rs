@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::{Evidence, EvidenceKey};
 use crate::figure::Figure;
-use crate::names::{DeploymentName, Epoch, RevisionNumber, StateVersion};
+use crate::names::{AliasName, DeploymentName, Epoch, ModelName, RevisionNumber, StateVersion, VersionName};
 use crate::observation::{Observation, Observed};
 use crate::state::{Control, DeploymentState, Revision};
 use crate::timestamp::Timestamp;
@@ -17,6 +17,7 @@ pub struct Inputs {
     pub now: Timestamp,
     pub epoch: Epoch,
     pub deployments: BTreeMap<DeploymentName, DesiredDeployment>,
+    pub aliases: Aliases,
     pub observation: Observation,
     /// What the runtime was asked for and did not do, in words, by workload: until it has done what was asked last.
     pub failures: BTreeMap<WorkloadId, String>,
@@ -29,6 +30,9 @@ pub struct Inputs {
     /// while gateways that served an earlier control plane may not have reported to this one yet.
     pub in_use: Observed<BTreeSet<WorkloadId>>,
 }
+
+/// Where the aliases of models point.
+pub type Aliases = BTreeMap<ModelName, BTreeMap<AliasName, VersionName>>;
 
 /// Drift that is mended is soon gone; this is what people are told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::Assignment;
 use crate::mirror::Mirror;
-use crate::names::{BackendId, DeploymentName, Epoch, HeaderName, RevisionNumber, VariantName, VersionName};
+use crate::names::{AliasName, BackendId, DeploymentName, Epoch, HeaderName, RevisionNumber, VariantName, VersionName};
 use crate::weight::Weight;
 use crate::workload::WorkloadId;
 
@@ -55,6 +55,9 @@ pub struct Route {
     pub rules: Vec<MatchRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// The movable names of the model's versions, by which callers may pin one; served here or not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<AliasName, VersionName>,
 }
 
 /// Requests whose header has exactly this value go to this variant, whatever its weight.
@@ -103,6 +106,7 @@ mod tests {
         let table: RouteTable = serde_json::from_str(text).unwrap();
         let route = table.deployments.values().next().unwrap();
         assert!(route.assignment.is_none() && route.rules.is_empty() && route.mirror.is_none());
+        assert!(route.aliases.is_empty());
         assert_eq!(serde_json::to_string(&table).unwrap(), text);
     }
 
@@ -113,7 +117,8 @@ mod tests {
             "variants": [],
             "assignment": {"sticky_by": {"header": "x-user-id"}, "salt": "m/7", "slots": [{"variant": "a", "width": 100}]},
             "rules": [{"header": "x-cohort", "equals": "beta", "variant": "b"}],
-            "mirror": {"variant": "b", "share": 12.5, "outputs": {"state": "ignore"}, "redact": "values"}
+            "mirror": {"variant": "b", "share": 12.5, "outputs": {"state": "ignore"}, "redact": "values"},
+            "aliases": {"stable": "1", "candidate": "2"}
         }"#;
         let route: Route = serde_json::from_str(text).unwrap();
         let mirror = route.mirror.as_ref().unwrap();

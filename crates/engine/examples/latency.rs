@@ -29,7 +29,7 @@ fn main() {
         for round in 0..ROUNDS {
             for (engine, times) in engines.iter().zip(&mut medians) {
                 let calls = if batch == 1 { 2000 } else { 50 };
-                engine.enter(&mut || times.push(measure(&**engine, batch, columns, calls, round)));
+                modelyard_engine::in_engines_pool(&mut || times.push(measure(&**engine, batch, columns, calls, round)));
             }
         }
         for (engine, times) in engines.iter().zip(&mut medians) {

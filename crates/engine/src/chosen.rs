@@ -38,10 +38,6 @@ impl<E: Engine> Engine for Chosen<E> {
         details.extend(self.engine.details());
         details
     }
-
-    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
-        self.engine.enter(body);
-    }
 }
 
 impl Engine for Box<dyn Engine> {
@@ -59,9 +55,5 @@ impl Engine for Box<dyn Engine> {
 
     fn details(&self) -> Vec<(&'static str, String)> {
         (**self).details()
-    }
-
-    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
-        (**self).enter(body);
     }
 }

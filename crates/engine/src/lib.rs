@@ -43,11 +43,12 @@ pub trait Engine: Send + Sync {
     fn details(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
+}
 
-    /// Runs `body` where calls of [`Engine::infer`] are cheapest. A thread that serves many does so inside.
-    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
-        body();
-    }
+/// Runs `body` where calls of [`Engine::infer`] are cheapest, whichever engines they are of. A thread that serves many
+/// does so inside.
+pub fn in_engines_pool(body: &mut (dyn FnMut() + Send)) {
+    onnx::in_pool(body);
 }
 
 /// Checks a request as [`Engine::infer`] does, without running it: the inputs, in the order of the signature. Not for

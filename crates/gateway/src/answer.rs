@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use modelyard_protocol::ErrorBody;
+use modelyard_protocol::torch_serve::TorchError;
+use modelyard_protocol::{ErrorBody, Protocol};
 use serde::Serialize;
 
 use crate::mirror::Handover;
+use crate::upstream::Streamed;
 
 pub(crate) const VARIANT: HeaderName = HeaderName::from_static("x-modelyard-variant");
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("x-modelyard-version");
@@ -24,7 +25,7 @@ pub(crate) enum AnswerBody {
         /// What happens when it has been written.
         then: Option<Box<Handover>>,
     },
-    Streamed(Incoming),
+    Streamed(Box<Streamed>),
 }
 
 impl AnswerBody {
@@ -50,19 +51,19 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = std::io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         match self.get_mut() {
             Self::Whole { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Streamed(stream) => stream.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole { bytes, .. } => bytes.is_none(),
-            Self::Streamed(stream) => stream.is_end_stream(),
+            Self::Streamed(stream) => stream.is_over(),
         }
     }
 
@@ -91,29 +92,51 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer
 }
 
+/// The message of an error of the gateway's own.
+#[derive(Clone)]
+struct Said(String);
+
 pub(crate) fn error(status: StatusCode, message: impl Into<String>) -> Answer {
-    let mut answer = json(status, &ErrorBody { error: message.into() });
+    let said = Said(message.into());
+    let mut answer = json(status, &ErrorBody { error: said.0.clone() });
+    answer.extensions_mut().insert(said);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
 }
 
-/// Takes out what concerns one connection only (RFC 9110 §7.6.1).
+/// Has an error of the gateway's own be of the form that the protocol has for it. Workers do so themselves.
+pub(crate) fn say_in(protocol: Protocol, answer: &mut Answer) {
+    // TF Serving's is that of the Open Inference Protocol.
+    if protocol == Protocol::TorchServe
+        && let Some(Said(message)) = answer.extensions_mut().remove()
+    {
+        let error = TorchError::new(answer.status().as_u16(), message);
+        *answer.body_mut() = AnswerBody::whole(serde_json::to_vec(&error).unwrap_or_default().into());
+    }
+}
+
+/// What concerns one connection only, whatever it says (RFC 9110 §7.6.1).
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    const OTHERS: [HeaderName; 2] =
+        [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+    [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE].contains(name)
+        || OTHERS.contains(name)
+}
+
+/// What a message says that concerns its connection only.
+pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// Takes both out.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const HOP_BY_HOP: [&str; 7] =
-        ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    named.iter().for_each(|name| {
+    for name in named_by_connection(headers) {
         headers.remove(name);
-    });
-    HOP_BY_HOP.iter().for_each(|name| {
-        headers.remove(*name);
-    });
+    }
+    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"] {
+        headers.remove(name);
+    }
 }

@@ -7,24 +7,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, StatusCode};
+use hyper::body::Incoming;
 
-use crate::answer::{self, Answer, AnswerBody, REQUEST_ID, VARIANT, VERSION};
+use crate::answer::{self, Answer, VARIANT, VERSION};
 use crate::backend::BackendState;
 use crate::pick;
-use crate::pool::{Connection, Upstream};
 use crate::shared::Worker;
 use crate::table::CompiledVariant;
+use crate::upstream::{Body, Connection, Failure, Head};
 
 /// Backends of one variant that are asked before it is given up.
 const TRIES: usize = 3;
 /// A request that has been out for so long is asked again if its backend is taken out of the routes: a worker that ends
 /// finishes what it has, and mostly sooner; one that hangs never does.
 const PATIENCE_WITH_WITHDRAWN: Duration = Duration::from_secs(1);
-/// Answers up to this length are held until they are whole, so that one that breaks off can be asked again.
-const HELD_ANSWER: u64 = 1 << 20;
 
 /// A request to a deployment, ready to be asked.
 pub(crate) struct Ask<'a> {
@@ -78,7 +75,7 @@ impl Outcome {
 pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut ask: Ask<'_>) -> Outcome {
     variant.counters.requests.fetch_add(1, Relaxed);
     let mut tried: Vec<Arc<BackendState>> = Vec::new();
-    let mut last = Outcome::Failed(StatusCode::SERVICE_UNAVAILABLE, "no worker of this version is ready".into());
+    let mut last = None;
     while tried.len() < TRIES {
         let now_ms = worker.shared.now_ms();
         let untried = pick::backend(variant, &tried, now_ms, &mut |n| worker.dice(n));
@@ -90,21 +87,22 @@ pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut 
                 backend.succeeded();
                 let busy = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
                 let elsewhere = variant.backends.len() > tried.len() && ask.is_replayable();
-                last = Outcome::Answered(answer);
                 if !(busy && elsewhere) {
-                    return last;
+                    return Outcome::Answered(answer);
                 }
+                last = Some(Outcome::Answered(answer));
             }
             Err(Trouble::Unreachable) => {
                 backend.unreachable(worker.shared.now_ms());
-                last = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker cannot be reached".into());
+                last = Some(Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker cannot be reached".into()));
             }
             Err(Trouble::Broken) => {
                 backend.failed(worker.shared.now_ms());
-                last = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker broke off".into());
+                let broken = Outcome::Failed(StatusCode::BAD_GATEWAY, "the worker broke off".into());
                 if !ask.is_replayable() {
-                    return last;
+                    return broken;
                 }
+                last = Some(broken);
             }
             // It is out of the routes already: nothing is held against it when it comes back.
             Err(Trouble::Withdrawn) => {}
@@ -114,7 +112,8 @@ pub(crate) async fn ask_variant(worker: &Worker, variant: &CompiledVariant, mut 
             }
         }
     }
-    last
+    let none = || Outcome::Failed(StatusCode::SERVICE_UNAVAILABLE, "no worker of this version is ready".into());
+    last.unwrap_or_else(none)
 }
 
 enum Trouble {
@@ -162,7 +161,7 @@ async fn ask_backend(
     let timeout = worker.shared.timeout;
     let patience = PATIENCE_WITH_WITHDRAWN.min(timeout);
     // Most are answered before anybody has to care.
-    if let Ok(done) = tokio::time::timeout(patience, &mut exchange).await {
+    if let Ok(done) = worker.timers.within(patience, &mut exchange).await {
         return done;
     }
     let withdrawn = async {
@@ -173,7 +172,7 @@ async fn ask_backend(
         }
     };
     tokio::select! {
-        done = tokio::time::timeout(timeout - patience, exchange) => done.unwrap_or(Err(Trouble::TooSlow)),
+        done = worker.timers.within(timeout - patience, exchange) => done.unwrap_or(Err(Trouble::TooSlow)),
         () = withdrawn => Err(Trouble::Withdrawn),
     }
 }
@@ -181,62 +180,35 @@ async fn ask_backend(
 /// One request over one connection: an idle one, or a new one where there is none or the idle one proves closed.
 async fn exchange(worker: &Worker, backend: &BackendState, ask: &mut Ask<'_>) -> Result<Answer, Trouble> {
     let address = backend.address;
-    let mut request = request_for(backend, ask);
-    if let Some(connection) = worker.pool.idle(address).await {
-        match send(worker, backend, connection, request).await {
+    if ask.is_replayable()
+        && let Some(connection) = worker.pool.idle(address)
+    {
+        match send(worker, backend, connection, ask).await {
+            // It could be closed while it was idle; to ask again is safe.
+            Err(Failure::Stale) => {}
+            Err(Failure::Broken) => return Err(Trouble::Broken),
             Ok(answer) => return Ok(answer),
-            Err(Unsent::Whole(unsent)) => request = *unsent,
-            Err(Unsent::Lost) if ask.is_replayable() => request = request_for(backend, ask),
-            Err(Unsent::Lost) => return Err(Trouble::Broken),
         }
     }
-    let connection = worker.pool.connect(address).await.map_err(|_| Trouble::Unreachable)?;
-    send(worker, backend, connection, request).await.map_err(|_| Trouble::Broken)
-}
-
-/// A request that got no answer.
-enum Unsent {
-    /// Nothing of it left.
-    Whole(Box<Request<Upstream>>),
-    Lost,
+    let connection = Connection::open(address).await.map_err(|_| Trouble::Unreachable)?;
+    send(worker, backend, connection, ask).await.map_err(|_| Trouble::Broken)
 }
 
 async fn send(
     worker: &Worker,
     backend: &BackendState,
-    mut connection: Connection,
-    request: Request<Upstream>,
-) -> Result<Answer, Unsent> {
-    let answer = connection.try_send_request(request).await.map_err(|mut error| match error.take_message() {
-        Some(request) => Unsent::Whole(Box::new(request)),
-        None => Unsent::Lost,
-    })?;
-    let (mut parts, body) = answer.into_parts();
-    answer::strip_hop_by_hop(&mut parts.headers);
-    if body.size_hint().upper().is_none_or(|length| length > HELD_ANSWER) {
-        return Ok(Answer::from_parts(parts, AnswerBody::Streamed(body)));
-    }
-    let whole = body.collect().await.map_err(|_| Unsent::Lost)?.to_bytes();
-    worker.pool.keep(backend.address, connection);
-    Ok(Answer::from_parts(parts, AnswerBody::whole(whole)))
-}
-
-fn request_for(backend: &BackendState, ask: &mut Ask<'_>) -> Request<Upstream> {
+    connection: Connection,
+    ask: &mut Ask<'_>,
+) -> Result<Answer, Failure> {
     let body = match ask.rest.take() {
-        Some(rest) => Upstream::Streamed { read: ask.body.take(), rest },
-        None => Upstream::Whole(ask.body.clone()),
+        Some(rest) => Body::Streamed { read: ask.body.take(), rest },
+        None => Body::Whole(ask.body.clone()),
     };
-    let mut request = Request::new(body);
-    *request.method_mut() = ask.parts.method.clone();
-    let path = ask.parts.uri.path_and_query().cloned();
-    *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
-    let headers = request.headers_mut();
-    headers.clone_from(&ask.parts.headers);
-    answer::strip_hop_by_hop(headers);
-    headers.remove(header::EXPECT);
-    headers.insert(REQUEST_ID, ask.request_id.clone());
-    let address = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
-    headers.insert(header::HOST, address(backend.address.to_string()));
-    headers.append("x-forwarded-for", address(ask.client.to_string()));
-    request
+    let head =
+        Head { parts: ask.parts, authority: &backend.authority, client: ask.client, request_id: &ask.request_id };
+    let (parts, body, connection) = connection.exchange(&head, body).await?;
+    if let Some(connection) = connection {
+        worker.pool.keep(backend.address, connection);
+    }
+    Ok(Answer::from_parts(parts, body))
 }

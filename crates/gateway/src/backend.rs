@@ -16,6 +16,8 @@ const LONGEST_EJECTION_MS: u64 = 30_000;
 pub(crate) struct BackendState {
     pub(crate) workload: WorkloadId,
     pub(crate) address: SocketAddr,
+    /// The address, as a `Host`.
+    pub(crate) authority: String,
     pub(crate) in_flight: AtomicUsize,
     failures: AtomicU32,
     ejections: AtomicU32,
@@ -30,6 +32,7 @@ impl BackendState {
         Self {
             workload,
             address,
+            authority: address.to_string(),
             in_flight: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),

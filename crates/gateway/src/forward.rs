@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use modelyard_core::request_id;
-use modelyard_protocol::{ModelAction, V2Path, parse_path};
+use modelyard_protocol::{AnyPath, OfModel, V2Path};
 
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::ask::{Ask, Outcome, ask_variant};
@@ -23,6 +23,7 @@ use crate::mirror::Copied;
 use crate::own;
 use crate::shared::Worker;
 use crate::table::{CompiledRoute, CompiledVariant};
+use crate::v1;
 
 /// The body of a request as it comes.
 pub(crate) enum Sent {
@@ -31,15 +32,19 @@ pub(crate) enum Sent {
 }
 
 pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpAddr) -> Answer {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut request_id = callers_id(&parts);
     let mut copied = None;
     let table = worker.shared.table.load_full();
-    let mut answer = match parse_path(parts.uri.path()) {
-        Some(V2Path::Model { name, version, action }) => match table.routes.get(name) {
-            Some(route) if allows(action, &parts.method) => match hold(worker, body).await {
+    let unknown_label = v1::resolve_label(&mut parts, &table);
+    let path = AnyPath::parse(parts.uri.path());
+    let of_model = path.and_then(|path| path.model()).filter(|_| !path.is_some_and(v1::is_told_here));
+    let mut answer = match (unknown_label, of_model, path) {
+        (Some(refusal), _, _) => refusal,
+        (None, Some(of), _) => match table.routes.get(of.name) {
+            Some(route) if allows(of, &parts.method) => match hold(worker, body).await {
                 Ok((body, rest)) => {
-                    let asked = Asked { name, version, action, parts: &parts, body, rest, client };
+                    let asked = Asked { of, parts: &parts, body, rest, client };
                     let (answer, copy) = ask_route(worker, route, asked, &mut request_id).await;
                     copied = copy;
                     answer
@@ -53,18 +58,23 @@ pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpA
             None if table.version.sequence == 0 => {
                 answer::error(StatusCode::SERVICE_UNAVAILABLE, "the gateway has no route table yet")
             }
-            None => answer::error(StatusCode::NOT_FOUND, format!("there is no deployment {name}")),
+            None => answer::error(StatusCode::NOT_FOUND, format!("there is no deployment {}", of.name)),
         },
-        Some(V2Path::RepositoryIndex) if parts.method == Method::POST => match hold(worker, body).await {
-            Ok((body, _)) => own::index(&table, &body.unwrap_or_default()),
-            Err(refusal) => refusal,
-        },
-        Some(V2Path::RepositoryIndex) => {
+        (None, None, Some(AnyPath::OpenInference(V2Path::RepositoryIndex))) if parts.method == Method::POST => {
+            match hold(worker, body).await {
+                Ok((body, _)) => own::index(&table, &body.unwrap_or_default()),
+                Err(refusal) => refusal,
+            }
+        }
+        (None, None, Some(AnyPath::OpenInference(V2Path::RepositoryIndex))) => {
             answer::error(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not for {}", parts.method, parts.uri.path()))
         }
-        Some(other) => own::protocol_answer(&other, &worker.shared),
-        None => own::other_answer(parts.uri.path(), &worker.shared, &table).await,
+        (None, None, Some(AnyPath::OpenInference(other))) => own::protocol_answer(&other, &worker.shared),
+        (None, None, Some(AnyPath::TfServing(other))) => v1::tf_answer(other, &parts, &table),
+        (None, None, Some(AnyPath::TorchServe(_))) => v1::ping(&worker.shared),
+        (None, None, None) => own::other_answer(parts.uri.path(), &worker.shared, &table).await,
     };
+    answer::say_in(path.map(|path| path.protocol()).unwrap_or_default(), &mut answer);
     if worker.shared.is_stopping() {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -78,19 +88,17 @@ pub(crate) async fn forward(worker: &Worker, request: Request<Sent>, client: IpA
 
 /// A request to a deployment.
 struct Asked<'a> {
-    name: &'a str,
-    version: Option<&'a str>,
-    action: ModelAction,
+    of: OfModel<'a>,
     parts: &'a Parts,
     body: Option<Bytes>,
     rest: Option<Incoming>,
     client: IpAddr,
 }
 
-fn allows(action: ModelAction, method: &Method) -> bool {
-    match action {
-        ModelAction::Infer => method == Method::POST,
-        ModelAction::Metadata | ModelAction::Ready => method == Method::GET || method == Method::HEAD,
+fn allows(of: OfModel<'_>, method: &Method) -> bool {
+    match of.is_inference {
+        true => method == Method::POST || (of.may_put && method == Method::PUT),
+        false => method == Method::GET || method == Method::HEAD,
     }
 }
 
@@ -101,7 +109,7 @@ async fn ask_route(
     asked: Asked<'_>,
     request_id: &mut Option<HeaderValue>,
 ) -> (Answer, Option<Copied>) {
-    let Asked { name, version, action, parts, body, rest, client } = asked;
+    let Asked { of: OfModel { name, version, is_inference, .. }, parts, body, rest, client } = asked;
     let is_secure = worker.shared.tls.is_some();
     let wanted = Wanted { version, headers: &parts.headers, client, is_secure };
     let new_unit = || fastrand::u128(..);
@@ -111,11 +119,11 @@ async fn ask_route(
     };
     let request_id = request_id.get_or_insert_with(|| new_id(choice.assigned.as_ref())).clone();
     if let Some(Assigned { variant, unit: Some(unit), .. }) = &choice.assigned
-        && action == ModelAction::Infer
+        && is_inference
     {
         variant.counters.exposed.count(*unit);
     }
-    let is_copied = action == ModelAction::Infer && version.is_none() && rest.is_none();
+    let is_copied = is_inference && version.is_none() && rest.is_none();
     let mirror = route.mirror.as_ref().filter(|mirror| is_copied && mirror.takes(worker.dice_weight()));
     let copied_body = mirror.and_then(|_| body.clone());
     let ask = Ask { parts, body, rest, client, request_id };

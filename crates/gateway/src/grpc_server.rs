@@ -55,7 +55,7 @@ impl Rest for Client {
 
 /// Tasks stay on the thread of their connection.
 #[derive(Clone, Copy)]
-struct HereOnly;
+pub(crate) struct HereOnly;
 
 impl<F: Future + 'static> Executor<F> for HereOnly {
     fn execute(&self, future: F) {

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::Request;
+use http::{Request, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,9 +22,9 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::downstream::{self, Next, Rewind};
 use crate::forward::{Sent, forward};
-use crate::grpc_server;
-use crate::pool::Pool;
+use crate::grpc_server::{self, HereOnly};
 use crate::shared::{Shared, Worker};
 
 /// For a client to send the head of a request.
@@ -99,8 +99,9 @@ fn serve(doors: Vec<Door>, shared: Arc<Shared>, mut stopping: watch::Receiver<bo
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a thread cannot serve"),
     };
-    let worker = Rc::new(Worker { shared, pool: Pool::default() });
+    let worker = Rc::new(Worker::new(shared));
     LocalSet::new().block_on(&runtime, async move {
+        worker.keep_time();
         let connections = TaskTracker::new();
         let for_connections = stopping.clone();
         let accepting = doors.into_iter().map(|door| accept(door, &worker, &for_connections, &connections));
@@ -109,6 +110,7 @@ fn serve(doors: Vec<Door>, shared: Arc<Shared>, mut stopping: watch::Receiver<bo
             () = sweep(&worker) => {}
             _ = stopping.wait_for(|stop| *stop) => {}
         }
+        worker.close();
         connections.close();
         tokio::time::timeout(drain_timeout, connections.wait()).await.ok();
     });
@@ -186,6 +188,26 @@ async fn speak(
 }
 
 async fn requests(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: SocketAddr,
+    worker: Rc<Worker>,
+    stopping: watch::Receiver<bool>,
+) {
+    let Next::Other(read) = downstream::serve(&mut stream, client.ip(), &worker).await else { return };
+    // HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3); with TLS as it was agreed.
+    let is_http2 = read.starts_with(PREFACE);
+    let stream = Rewind::new(read, stream);
+    if is_http2 {
+        http2_requests(stream, client, worker, stopping).await
+    } else {
+        http1_requests(stream, client, worker, stopping).await
+    }
+}
+
+/// How a client begins that speaks HTTP/2.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+async fn http1_requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     client: SocketAddr,
     worker: Rc<Worker>,
@@ -201,6 +223,33 @@ async fn requests(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // A connection that breaks is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        _ = stopping.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await.ok();
+        }
+    }
+}
+
+async fn http2_requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: SocketAddr,
+    worker: Rc<Worker>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let worker = worker.clone();
+        async move {
+            let mut answer = forward(&worker, request.map(Sent::Streamed), client.ip()).await;
+            // It has no such header (RFC 9113 §8.2.2).
+            answer.headers_mut().remove(header::CONNECTION);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection =
+        http2::Builder::new(HereOnly).timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => {}
         _ = stopping.wait_for(|stop| *stop) => {

@@ -5,6 +5,8 @@
 //! afterwards (`mirror`), to tell how the answers differ (`compare`). It counts what it sees (`counters`) and reports it
 //! back. It makes no decision about rollouts, and needs neither the control plane nor Postgres to go on serving.
 //!
+//! TF Serving's and TorchServe's paths lead the same way; what of them is told without a worker is in `v1`.
+//!
 //! Over gRPC (`grpc_server`) it serves the same by the same path: a call is turned into a request of the REST form.
 //!
 //! One runtime per core with its own listener and connections (`http_server`, `pool`): requests never cross threads.
@@ -20,6 +22,7 @@ mod control_link;
 mod control_planes;
 mod counters;
 mod credentials;
+mod downstream;
 mod forward;
 mod grpc_server;
 mod http_server;
@@ -30,6 +33,9 @@ mod pick;
 mod pool;
 mod shared;
 mod table;
+mod timers;
+mod upstream;
+mod v1;
 
 use std::sync::Arc;
 

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use modelyard_core::{Mirror, RevisionNumber, VariantName};
-use modelyard_protocol::{Coding, Framing, InferResponse, JSON_LENGTH};
+use modelyard_core::{Mirror, RevisionNumber, TensorSpec, VariantName};
+use modelyard_protocol::{
+    Coding, Framing, InferResponse, JSON_LENGTH, OUTPUTS, Parameters, Protocol, tf_serving, torch_serve,
+};
 use tokio::sync::mpsc;
 
 use crate::answer::Answer;
@@ -103,18 +105,28 @@ impl Copied {
 struct Framed {
     body: Bytes,
     framing: Framing,
+    /// What its outputs are, where it does not say that itself.
+    outputs: Option<HeaderValue>,
 }
 
 fn readable(headers: &HeaderMap, body: Option<&Bytes>) -> Option<Framed> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str())).ok()?;
-    Some(Framed { body: body?.clone(), framing })
+    Some(Framed { body: body?.clone(), framing, outputs: headers.get(OUTPUTS).cloned() })
 }
 
 impl Framed {
-    fn read(&self) -> Option<InferResponse> {
+    /// An answer to a request of `protocol`.
+    fn read(&self, protocol: Protocol) -> Option<InferResponse> {
         let plain = self.framing.coding.decode(&self.body, LARGEST_ANSWER).ok()?;
-        InferResponse::decode(&plain, self.framing.json_length).ok()
+        let described = || serde_json::from_slice::<Vec<TensorSpec>>(self.outputs.as_ref()?.as_bytes()).ok();
+        let outputs = match protocol {
+            Protocol::OpenInference => return InferResponse::decode(&plain, self.framing.json_length).ok(),
+            Protocol::TfServing => tf_serving::read_answer(&plain, &described()?),
+            Protocol::TorchServe => torch_serve::read_answer(&plain, &described()?),
+        };
+        let (model_name, parameters) = (String::new(), Parameters::new());
+        Some(InferResponse { model_name, model_version: None, id: None, parameters, outputs: outputs.ok()? })
     }
 
     /// Its JSON, for people; not what is compressed.

@@ -30,6 +30,8 @@ pub(crate) fn protocol_answer(path: &V2Path<'_>, shared: &Shared) -> Answer {
 pub(crate) async fn other_answer(path: &str, shared: &Arc<Shared>, table: &Table) -> Answer {
     match path {
         "/v2/models" => models(table),
+        // What KServe's clients of V1 take for a server that lives.
+        "/" => answer::json(StatusCode::OK, &serde_json::json!({ "status": "alive" })),
         "/livez" => answer::text(StatusCode::OK, "ok\n"),
         "/readyz" => match unready(shared) {
             None => answer::text(StatusCode::OK, "ok\n"),
@@ -37,14 +39,15 @@ pub(crate) async fn other_answer(path: &str, shared: &Arc<Shared>, table: &Table
         },
         "/metrics" => figures(shared.clone()).await,
         _ => {
-            let message = format!("{path} is not a path of the Open Inference Protocol v2");
+            let message =
+                format!("{path} is not a path of the Open Inference Protocol v2, TF Serving's or TorchServe's");
             answer::error(StatusCode::NOT_FOUND, message)
         }
     }
 }
 
 /// Why no requests should be sent here.
-fn unready(shared: &Shared) -> Option<&'static str> {
+pub(crate) fn unready(shared: &Shared) -> Option<&'static str> {
     if shared.is_stopping() {
         return Some("stopping\n");
     }
@@ -75,7 +78,7 @@ pub(crate) fn index(table: &Table, body: &[u8]) -> Answer {
 }
 
 /// As KServe lists them.
-fn models(table: &Table) -> Answer {
+pub(crate) fn models(table: &Table) -> Answer {
     let mut names: Vec<_> = table.routes.keys().collect();
     names.sort_unstable();
     answer::json(StatusCode::OK, &serde_json::json!({ "models": names }))

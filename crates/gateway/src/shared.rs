@@ -1,5 +1,6 @@
 //! What requests need at hand: of all threads, and of their own.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -9,9 +10,11 @@ use modelyard_tls::ServerTls;
 
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::downstream::Scratch;
 use crate::mirror::MirrorQueue;
 use crate::pool::Pool;
 use crate::table::Table;
+use crate::timers::Timers;
 
 /// What all threads share.
 pub(crate) struct Shared {
@@ -64,9 +67,39 @@ impl Shared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
+    pub(crate) scratch: Scratch,
+    pub(crate) timers: Timers,
+    /// Answers that are under way are the last of their connections.
+    closing: Cell<bool>,
 }
 
 impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            pool: Pool::default(),
+            scratch: Scratch::default(),
+            timers: Timers::default(),
+            closing: Cell::new(false),
+        }
+    }
+
+    /// Lets its timers run, for as long as its thread does.
+    pub(crate) fn keep_time(&self) {
+        let timers = self.timers.clone();
+        tokio::task::spawn_local(async move { timers.run().await });
+    }
+
+    /// Connections close: idle ones now, others when they have answered.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+        self.timers.end_idle();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     /// A random point in the whole of the traffic.
     pub(crate) fn dice_weight(&self) -> u16 {
         fastrand::u16(..crate::pick::WHOLE)

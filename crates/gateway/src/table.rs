@@ -29,6 +29,8 @@ pub(crate) struct CompiledRoute {
     pub(crate) rules: Vec<CompiledRule>,
     pub(crate) assignment: Option<CompiledAssignment>,
     pub(crate) mirror: Option<CompiledMirror>,
+    /// Versions by their movable names.
+    pub(crate) aliases: HashMap<String, String>,
 }
 
 impl CompiledRoute {
@@ -37,6 +39,7 @@ impl CompiledRoute {
             rules: route.rules.iter().filter_map(|rule| CompiledRule::new(rule, &variants)).collect(),
             assignment: route.assignment.as_ref().and_then(|a| CompiledAssignment::new(a, &variants)),
             mirror: route.mirror.as_ref().and_then(|mirror| CompiledMirror::new(mirror, &variants)),
+            aliases: route.aliases.iter().map(|(alias, v)| (alias.to_string(), v.to_string())).collect(),
             variants,
         }
     }

@@ -11,6 +11,7 @@ use modelyard_protocol::{Encoded, InferResponse, JSON_LENGTH, ModelMetadata, Ser
 use tonic::{Code, Response, Status};
 
 use crate::Rest;
+use crate::deadline::Deadline;
 use crate::status::{metadata, refusal};
 
 /// Asks on behalf of one call.
@@ -18,6 +19,7 @@ use crate::status::{metadata, refusal};
 pub(crate) struct Caller<R> {
     pub(crate) rest: R,
     pub(crate) headers: HeaderMap,
+    pub(crate) deadline: Deadline,
 }
 
 impl<R: Rest> Caller<R> {
@@ -29,6 +31,7 @@ impl<R: Rest> Caller<R> {
 
     async fn ask(&self, mut request: http::Request<Bytes>, path: String) -> http::Response<Bytes> {
         // Paths are made of what `model_path` lets through.
+        self.deadline.pass_on(request.headers_mut());
         *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
         self.rest.ask(request).await
     }

@@ -1,24 +1,35 @@
-//! How long a caller waits: `grpc-timeout`, at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+//! Until when a caller waits: by `grpc-timeout`, or the header that the REST form has for it, whichever is sooner.
 
-use std::time::Duration;
+use std::time::Instant;
 
-use http::HeaderMap;
-use tokio::time::timeout;
+use http::{HeaderMap, HeaderValue};
+use modelyard_protocol::{GRPC_TIMEOUT, TIMEOUT, format_timeout, header_timeout};
+use tokio::time::timeout_at;
 use tonic::Status;
 
 /// `None`: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Deadline(Option<Duration>);
+pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
+    /// Of a call that came now.
+    ///
     /// # Errors
     /// If it is not understood.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
-        let Some(value) = headers.get("grpc-timeout") else { return Ok(Self(None)) };
-        let parsed = value.to_str().ok().and_then(parse);
-        let wrong =
-            || Status::invalid_argument("grpc-timeout must be at most eight digits and one of H, M, S, m, u, n");
-        parsed.map(|after| Self(Some(after))).ok_or_else(wrong)
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let timeout = header_timeout(text(TIMEOUT), text(GRPC_TIMEOUT));
+        let timeout = timeout.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(Self(timeout.map(|timeout| Instant::now() + timeout)))
+    }
+
+    /// Tells whoever answers the REST form what is left.
+    pub(crate) fn pass_on(self, headers: &mut HeaderMap) {
+        let Some(at) = self.0 else { return };
+        let left = format_timeout(at.saturating_duration_since(Instant::now()));
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert(TIMEOUT, left);
+        }
     }
 
     /// # Errors
@@ -26,45 +37,10 @@ impl Deadline {
     pub(crate) async fn bound<T>(self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         match self.0 {
             None => call.await,
-            Some(after) => {
+            Some(at) => {
                 let over = |_| Status::deadline_exceeded("the time that the caller gave is over");
-                timeout(after, call).await.map_err(over)?
+                timeout_at(at.into(), call).await.map_err(over)?
             }
-        }
-    }
-}
-
-fn parse(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if !(1..=8).contains(&number.len()) || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 60 * 60),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_units_of_the_specification_are_read_and_nothing_else() {
-        assert_eq!(parse("2H"), Some(Duration::from_secs(7_200)));
-        assert_eq!(parse("99999999M"), Some(Duration::from_secs(5_999_999_940)));
-        assert_eq!(parse("15S"), Some(Duration::from_secs(15)));
-        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse("1u"), Some(Duration::from_micros(1)));
-        assert_eq!(parse("1n"), Some(Duration::from_nanos(1)));
-        for wrong in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1é", " 1S"] {
-            assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
 }

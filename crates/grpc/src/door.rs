@@ -71,7 +71,7 @@ impl Door {
         let response = match Deadline::of(request.headers()) {
             Ok(deadline) => {
                 let headers = status::request_headers(request.headers());
-                let caller = Caller { rest, headers };
+                let caller = Caller { rest, headers, deadline };
                 let response = self.answer(&caller, deadline, request, &mut feed).await;
                 return (refused_as_specified(response), feed.map(|feed: Feed| feed.run(caller, deadline)));
             }

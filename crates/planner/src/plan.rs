@@ -14,7 +14,7 @@ pub fn plan(inputs: &Inputs) -> Plan {
     let mut wanted = BTreeMap::new();
     for (name, desired) in &inputs.deployments {
         let next = rollout::advance(name, desired, inputs);
-        let route = routes::route(name, &next, &inputs.observation, inputs.now);
+        let route = routes::route(name, &next, inputs);
         let ratio = experiment::ratio_of_route(name, &route, &inputs.evidence);
         plan.reports.insert(name.clone(), report::report(name, &next, &route, inputs, ratio.as_ref()));
         plan.routes.insert(name.clone(), route);

@@ -1,5 +1,6 @@
 //! The route of a deployment: variants with weights, the backends that are ready for them, and which requests are whose.
 
+use modelyard_core::inputs::Inputs;
 use modelyard_core::state::{Phase, Revision, Rollout};
 use modelyard_core::{
     Assignment, Backend, DeploymentName, Experiment, Mirror, Observation, RevisionNumber, Route, Timestamp, Variant,
@@ -9,8 +10,8 @@ use modelyard_core::{
 use crate::rollout::{Next, split};
 
 /// Weights sum to the whole: the stable revision, or without one the target, has what the target's share leaves.
-pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observation, now: Timestamp) -> Route {
-    let rollout = &next.rollout;
+pub(crate) fn route(name: &DeploymentName, next: &Next, inputs: &Inputs) -> Route {
+    let (rollout, observation) = (&next.rollout, &inputs.observation);
     let mut variants = Vec::new();
     match next.state.stable.filter(|stable| *stable != rollout.revision) {
         Some(stable) => {
@@ -31,10 +32,12 @@ pub(crate) fn route(name: &DeploymentName, next: &Next, observation: &Observatio
     for warm in &next.state.warm {
         add_unweighted(&mut variants, next, warm.revision, &VariantName::previous(), observation);
     }
-    let assignment = assignment(name, next, &variants, now);
+    let assignment = assignment(name, next, &variants, inputs.now);
     let rules = in_charge(next).and_then(|revision| revision.spec.strategy.ab_test());
     let rules = rules.map(|test| test.rules.clone()).unwrap_or_default();
-    Route { window: window(rollout), variants, assignment, rules, mirror: mirror(next) }
+    let model = in_charge(next).map(|revision| &revision.spec.model);
+    let aliases = model.and_then(|model| inputs.aliases.get(model)).cloned().unwrap_or_default();
+    Route { window: window(rollout), variants, assignment, rules, mirror: mirror(next), aliases }
 }
 
 /// What a revision runs, without traffic, but for what is there already.

@@ -101,7 +101,7 @@ struct Reader<'a, T> {
     values: Vec<T>,
 }
 
-fn read<T>(
+pub(crate) fn read<T>(
     text: &str,
     shape: &[usize],
     expected: &'static str,
@@ -208,9 +208,9 @@ impl<T> Reader<'_, T> {
     }
 }
 
-/// The length of the string, number, literal or object that `bytes` starts with. Objects are no elements: a byte of
-/// them is enough to refuse them.
-fn token_length(bytes: &[u8]) -> usize {
+/// The length of the string, number, literal or object that `bytes` starts with. Few readers take objects for elements:
+/// the others refuse them in words.
+pub(crate) fn token_length(bytes: &[u8]) -> usize {
     match bytes.first() {
         Some(b'"') => {
             let mut at = 1;
@@ -223,12 +223,29 @@ fn token_length(bytes: &[u8]) -> usize {
             }
             bytes.len()
         }
-        Some(b'{') => 1,
+        Some(b'{') => object_length(bytes),
         _ => bytes
             .iter()
             .position(|b| matches!(b, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r'))
             .unwrap_or(bytes.len()),
     }
+}
+
+fn object_length(bytes: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at += token_length(&bytes[at..]) - 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return at.min(bytes.len());
+        }
+    }
+    bytes.len()
 }
 
 impl Serialize for TensorData {
@@ -364,7 +381,7 @@ mod tests {
             message("[null]", Datatype::Fp32, &[1]),
             "element 0 of its data must be a number that fits FP32, not null"
         );
-        assert_eq!(message("[{}]", Datatype::Bytes, &[1]), "element 0 of its data must be a string, not {");
+        assert_eq!(message("[{}]", Datatype::Bytes, &[1]), "element 0 of its data must be a string, not {}");
         assert_eq!(message("[1]", Datatype::Fp16, &[1]), "FP16 has no form in JSON: use FP32, or a binary protocol");
         assert!(message("[1]", Datatype::Fp32, &[usize::MAX, 2]).contains("too large"));
     }

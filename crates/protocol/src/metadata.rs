@@ -57,6 +57,14 @@ pub struct IndexRequest {
     pub ready: bool,
 }
 
+/// `POST /v2/repository/models/{name}/load` or `/unload`: how (Triton's model repository extension).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// `config`, `file:...`; `unload_dependents`.
+    #[serde(default)]
+    pub parameters: Parameters,
+}
+
 /// An item of the answer, which is a list (Triton's model repository extension).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexItem {

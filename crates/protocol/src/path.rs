@@ -62,6 +62,24 @@ fn parse_model(rest: &str) -> Option<V2Path<'_>> {
     Some(V2Path::Model { name, version, action })
 }
 
+/// What is done with a model of a repository (Triton's model repository extension). A `POST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepositoryAction {
+    Load,
+    Unload,
+}
+
+/// Takes `/v2/repository/models/{name}/load` or `/unload` apart. Those who serve no repository know no such path.
+pub fn parse_repository_path(path: &str) -> Option<(&str, RepositoryAction)> {
+    let (name, action) = path.strip_prefix("/v2/repository/models/")?.split_once('/')?;
+    let action = match action {
+        "load" => RepositoryAction::Load,
+        "unload" => RepositoryAction::Unload,
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((name, action))
+}
+
 fn split(path: &str) -> (&str, &str) {
     path.split_once('/').unwrap_or((path, ""))
 }
@@ -87,6 +105,17 @@ mod tests {
         assert_eq!(parse_path("/v2/models/m/versions/2/infer"), model("m", Some("2"), ModelAction::Infer));
         assert_eq!(parse_path("/v2/models/ready/ready"), model("ready", None, ModelAction::Ready));
         assert_eq!(parse_path("/v2/models/m/versions/ready/ready"), model("m", Some("ready"), ModelAction::Ready));
+    }
+
+    #[test]
+    fn actions_on_a_repository_are_taken_apart() {
+        let load = parse_repository_path("/v2/repository/models/m/load");
+        assert_eq!(load, Some(("m", RepositoryAction::Load)));
+        let unload = parse_repository_path("/v2/repository/models/load/unload");
+        assert_eq!(unload, Some(("load", RepositoryAction::Unload)));
+        for path in ["/v2/repository/models//load", "/v2/repository/models/m", "/v2/repository/models/m/load/x"] {
+            assert_eq!(parse_repository_path(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Aliases: movable names for versions, with their history. Deployments that follow one roll when it moves.
 
 use modelyard_core::event::{EventDraft, EventKind};
+use modelyard_core::inputs::Aliases;
 use modelyard_core::state::Cause;
 use modelyard_core::{Actor, AliasName, DeploymentName, ModelName, RevisionNumber, Timestamp, VersionName, VersionRef};
 use serde_json::json;
@@ -21,6 +22,18 @@ pub struct AliasMoved {
 }
 
 impl Store {
+    /// Where the aliases of all models point.
+    ///
+    /// # Errors
+    /// If Postgres does not answer.
+    pub async fn all_aliases(&self) -> Result<Aliases> {
+        let mut all = Aliases::new();
+        for row in sqlx::query!("select model, alias, version from aliases").fetch_all(&self.pool).await? {
+            all.entry(parse(&row.model)?).or_default().insert(parse(&row.alias)?, parse(&row.version)?);
+        }
+        Ok(all)
+    }
+
     pub(crate) async fn aliases(&self, model: &str) -> Result<Vec<AliasRow>> {
         let rows =
             sqlx::query!("select alias, version, updated_ms from aliases where model = $1 order by alias", model);

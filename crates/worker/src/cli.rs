@@ -7,8 +7,9 @@ use modelyard_core::{Digest, EngineName, EngineSpec, EngineThreads, Format, Opti
 use modelyard_engine::{EngineOptions, Precision, TensorflowLoader};
 use reqwest::Url;
 
-use crate::compute::BatchLimits;
+use crate::compute::{BatchLimits, QueueLimits};
 use crate::fetch::Source;
+use crate::http::{Bodies, Manners};
 use crate::size::ByteSize;
 
 /// Serves one version of one model, or inspects an artifact.
@@ -45,6 +46,13 @@ pub(crate) struct ModelArgs {
     /// The digest that the artifact must have.
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Digest,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// What runs models.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EngineArgs {
     /// The library of ONNX Runtime (libonnxruntime.so); ORT_DYLIB_PATH is read too. Without it, ONNX models run on rten.
     #[arg(long, value_name = "PATH", env = "MODELYARD_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
@@ -77,8 +85,8 @@ const TENSORFLOW: Option<TensorflowLoader> = {
     }
 };
 
-impl ModelArgs {
-    pub(crate) fn engine(&self, parallelism: usize) -> EngineOptions {
+impl EngineArgs {
+    pub(crate) fn options(&self, parallelism: usize) -> EngineOptions {
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         let common = || std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).filter(set);
         let spec = EngineSpec {
@@ -151,10 +159,10 @@ pub(crate) struct OptimizeArgs {
 
 /// A file of this machine, or a URL and what it takes to fetch it.
 #[derive(Debug, clap::Args)]
-#[group(required = true, args = ["artifact", "artifact_url"])]
 pub(crate) struct SourceArgs {
     /// The model file.
     #[arg(long, value_name = "PATH", conflicts_with = "artifact_url")]
+    #[arg(required_unless_present_any = ["artifact_url", "repository"])]
     artifact: Option<PathBuf>,
     /// Where the artifact is fetched from, if it is not in the cache: http:// or https://. Redirects are followed.
     #[arg(long, value_name = "URL", value_parser = web_url, requires = "artifact_cache")]
@@ -205,20 +213,48 @@ fn web_url(text: &str) -> Result<Url, String> {
     if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err("use http:// or https://".into()) }
 }
 
+/// One model, or a directory of models.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServedArgs {
+    /// Serve the models of a directory, NAME/VERSION/model.onnx (or model.json for dense, model.pb for tensorflow),
+    /// and let whoever reaches this worker load and unload them: for trusted networks only.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["format", "sha256", "model_name", "model_version", "artifact", "artifact_url"])]
+    repository: Option<PathBuf>,
+    /// The memory that models of the repository may have together: 2Gi, 500Mi. Where it does not suffice, what was
+    /// unused for longest is unloaded, and loaded again when it is asked for.
+    #[arg(long, value_name = "SIZE", requires = "repository")]
+    memory_budget: Option<ByteSize>,
+    /// onnx, dense or tensorflow.
+    #[arg(long, required_unless_present = "repository")]
+    format: Option<Format>,
+    /// The digest that the artifact must have.
+    #[arg(long, value_name = "HEX", required_unless_present = "repository")]
+    sha256: Option<Digest>,
+    /// The name that clients call.
+    #[arg(long, value_name = "NAME", required_unless_present = "repository")]
+    model_name: Option<String>,
+    #[arg(long, value_name = "VERSION", required_unless_present = "repository")]
+    model_version: Option<String>,
+}
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub(crate) enum Served {
+    One { name: String, version: String, format: Format, sha256: Digest, source: Box<ArtifactSource> },
+    Repository { dir: PathBuf, memory: Option<ByteSize> },
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    served: ServedArgs,
     #[command(flatten)]
-    pub(crate) source: SourceArgs,
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    source: SourceArgs,
     /// The directory of this worker, which it locks: lock, status.json.
     #[arg(long, value_name = "DIR")]
     pub(crate) instance_dir: PathBuf,
-    /// The name that clients call.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model_name: String,
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) model_version: String,
     /// Port 0 takes a free one; status.json says which.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
@@ -231,9 +267,13 @@ pub(crate) struct ServeArgs {
     /// Inferences that run at once; as many as there are cores, if left out.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
-    /// Requests that wait for a thread; more are answered 429.
+    /// Requests for one model that wait for a thread; more are answered 429.
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue: u16,
+    /// How long a request may be expected to wait for a thread; one that would wait longer, or beyond its deadline, is
+    /// answered 429.
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub(crate) max_wait: Span,
     /// Compute waiting requests together, at most so many rows (their first dimension) at once. Only for models whose
     /// rows do not depend on each other.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -247,12 +287,58 @@ pub(crate) struct ServeArgs {
     /// The largest request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "67108864")]
     pub(crate) max_body: usize,
+    /// What the bodies of all requests in hand may have together; a request beyond it is answered 429.
+    #[arg(long, value_name = "SIZE", default_value = "512Mi")]
+    pub(crate) max_body_memory: ByteSize,
+    /// How long a client may take: for the head of a request and to the next one, for its body to make progress, and to
+    /// take its answer.
+    #[arg(long, value_name = "DURATION", default_value = "75s")]
+    pub(crate) client_timeout: Span,
+    /// Connections that may be open; more are answered 503 and closed.
+    #[arg(long, default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_connections: u32,
+    /// Threads that serve connections; one for every two cores, if left out.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) io_threads: Option<u16>,
 }
 
 impl ServeArgs {
+    /// `None` if nothing was named, which the command line does not let pass.
+    pub(crate) fn served(&self) -> Option<Served> {
+        let ServedArgs { repository, memory_budget, format, sha256, model_name, model_version } = &self.served;
+        if let Some(dir) = repository {
+            return Some(Served::Repository { dir: dir.clone(), memory: *memory_budget });
+        }
+        Some(Served::One {
+            name: model_name.clone()?,
+            version: model_version.clone()?,
+            format: (*format)?,
+            sha256: (*sha256)?,
+            source: Box::new(self.source.source()?),
+        })
+    }
+
+    pub(crate) fn queue(&self) -> QueueLimits {
+        QueueLimits { places: self.queue.into(), wait: self.max_wait.as_duration() }
+    }
+
+    pub(crate) fn bodies(&self) -> Bodies {
+        Bodies::new(self.max_body, self.client_timeout.as_duration(), self.max_body_memory.bytes())
+    }
+
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.map_or_else(cores, usize::from)
+    }
+
+    pub(crate) fn io_threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.io_threads.map_or_else(|| (cores() / 2).max(1), usize::from)
+    }
+
+    pub(crate) fn manners(&self) -> Manners {
+        let most = usize::try_from(self.max_connections).unwrap_or(usize::MAX);
+        Manners { patience: self.client_timeout.as_duration(), most }
     }
 
     pub(crate) fn batching(&self) -> Option<BatchLimits> {

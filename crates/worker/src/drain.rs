@@ -6,11 +6,27 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long no request must come before it is taken that none will.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// How far the worker's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    NotYet,
+    Draining,
+    Closed,
+}
+
+impl End {
+    /// Returns when the end has come further than `this`.
+    pub(crate) async fn beyond(end: &mut watch::Receiver<Self>, this: Self) {
+        // What is seen is locked: it must not be held on to.
+        end.wait_for(|end| *end > this).await.ok();
+    }
+}
 
 /// Counts the requests in flight.
 #[derive(Debug)]

@@ -13,15 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::drain::End;
 use crate::http::InProcess;
 
-/// How far the worker's end has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
-    NotYet,
-    Draining,
-    Closed,
-}
+/// Calls of one connection at once.
+const STREAMS: u32 = 256;
+/// A connection that is silent for so long is asked whether anybody is there.
+const PROBE: Duration = Duration::from_secs(75);
 
 /// Serves until the end, and then until no connection is left.
 pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, rest: InProcess, mut end: watch::Receiver<End>) {
@@ -43,7 +41,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Door>, rest: InProces
     };
     tokio::select! {
         () = accept => {}
-        () = beyond(&mut end, End::Draining) => {}
+        () = End::beyond(&mut end, End::Draining) => {}
     }
     connections.close();
     connections.wait().await;
@@ -63,6 +61,8 @@ async fn calls(stream: TcpStream, door: Arc<Door>, rest: InProcess, mut end: wat
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(PROBE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let begun = *end.borrow();
@@ -70,15 +70,9 @@ async fn calls(stream: TcpStream, door: Arc<Door>, rest: InProcess, mut end: wat
     tokio::select! {
         _ = connection.as_mut() => {}
         // So that the caller's next request goes elsewhere.
-        () = beyond(&mut end, begun) => {
+        () = End::beyond(&mut end, begun) => {
             connection.as_mut().graceful_shutdown();
             connection.await.ok();
         }
     }
-}
-
-/// Returns when the end has come further than `this`.
-async fn beyond(end: &mut watch::Receiver<End>, this: End) {
-    // What is seen is locked: it must not be held on to.
-    end.wait_for(|end| *end > this).await.ok();
 }

@@ -59,7 +59,7 @@ fn look(args: &InspectArgs) -> Report {
     if let Err(error) = verify(artifact, model.sha256) {
         return Report::Refused { code: error.code(), message: error.to_string() };
     }
-    match load(model.format, artifact, &model.engine(1)) {
+    match load(model.format, artifact, &model.engine.options(1)) {
         Ok(engine) => Report::Ok {
             signature: engine.signature().clone(),
             engine: engine.name(),

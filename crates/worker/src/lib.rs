@@ -1,4 +1,4 @@
-//! The worker: one process that serves one model version, or inspects one artifact.
+//! The worker: one process that serves one model version, or a directory of models, or inspects one artifact.
 //!
 //! `serve` answers the Open Inference Protocol until it is told to stop; `inspect` loads an artifact once, where a crash
 //! hurts nobody, and says what it is; `optimize` makes a smaller copy of one and measures it. The worker asks nobody for anything but the bytes of its artifact, where it was
@@ -20,6 +20,7 @@ mod http;
 mod inspect;
 mod lock;
 mod metrics;
+mod models;
 mod optimize;
 mod progress;
 mod serve;

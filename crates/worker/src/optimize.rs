@@ -146,8 +146,8 @@ fn narrowed(args: &OptimizeArgs) -> Result<modelyard_engine::Quantized, Refusal>
 }
 
 fn measured(args: &OptimizeArgs, part: &Path, copy: &modelyard_engine::Quantized) -> Result<Optimized, Refusal> {
-    let before = load(Format::Onnx, &args.artifact, &args.model.engine(1))?;
-    let after = load(Format::Onnx, part, &args.model.engine(1)).map_err(Refusal::Copy)?;
+    let before = load(Format::Onnx, &args.artifact, &args.model.engine.options(1))?;
+    let after = load(Format::Onnx, part, &args.model.engine.options(1)).map_err(Refusal::Copy)?;
     let samples = match &args.samples {
         Some(file) => read(file)?,
         None => random(before.signature(), args.count.into())?,

@@ -7,21 +7,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use modelyard_core::{Digest, Format};
 use modelyard_engine::{Engine, EngineOptions, load, warm_up};
 use modelyard_grpc::Door;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::artifact::verify;
-use crate::cli::{ArtifactSource, ServeArgs};
-use crate::compute::ComputePool;
+use crate::cli::{ArtifactSource, ServeArgs, Served};
+use crate::compute::{ComputePool, LaneOptions};
+use crate::drain::{End, Traffic};
 use crate::fetch::{Cached, fetch};
-use crate::grpc::{self, End};
-use crate::http::{self, InProcess, Loaded, Worker};
+use crate::grpc;
+use crate::http::{self, InProcess, Worker};
 use crate::lock::{InstanceLock, LockError};
-use crate::progress::Stage;
+use crate::metrics::Metrics;
+use crate::models::{Loaded, Models, Running};
+use crate::progress::{Progress, Stage};
 use crate::status::Status;
 use crate::{NOT_LOADED, TAKEN, failure};
 
@@ -56,7 +60,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
     });
 
-    let (listener, address) = listen(args.listen).await?;
+    http::raise_file_limit();
+    let (listeners, address) = http::listeners(args.listen, args.io_threads())?;
     let grpc = match args.grpc_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -64,12 +69,12 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let grpc_address = grpc.as_ref().map(|(_, address)| *address);
     let status = Status { pid: std::process::id(), address, grpc_address, started_at: jiff::Timestamp::now() };
     status.write(&args.instance_dir).context("status.json cannot be written")?;
-    tracing::info!(%address, ?grpc_address, model = args.model_name, version = args.model_version, "listening");
+    tracing::info!(%address, ?grpc_address, "listening");
 
-    let worker = Arc::new(Worker::new(&args));
-    let (close, closed) = oneshot::channel::<()>();
-    let server = tokio::spawn(http::serve(listener, worker.clone(), async move { closed.await.unwrap_or(()) }));
+    let served = args.served().context("nothing to serve was named")?;
+    let worker = Arc::new(worker(&args, &served)?);
     let (end, ending) = watch::channel(End::NotYet);
+    let servers = http::serve(listeners, &worker, args.manners(), &ending).context("no thread to serve with")?;
     let calls = match grpc {
         Some((listener, _)) => {
             let door = Door::new(args.max_body).context("the gRPC services cannot be described")?;
@@ -80,12 +85,8 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     };
 
     let limit = args.drain_timeout.as_duration();
-    let loading = tokio::task::spawn_blocking({
-        let (worker, runtime) = (worker.clone(), Handle::current());
-        move || load_model(&args, &worker, &runtime)
-    });
     tokio::select! {
-        loaded = loading => match loaded.context("loading ended early").and_then(|loaded| loaded) {
+        loaded = loaded(args, served, worker.clone()) => match loaded {
             Ok(()) => stop.await,
             Err(error) => {
                 return Ok(failure::end(NOT_LOADED, &format!("the model was not loaded: {error:#}")));
@@ -100,9 +101,9 @@ async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if unanswered > 0 {
         tracing::warn!(unanswered, "the time to drain is over");
     } else {
-        close.send(()).ok();
         end.send(End::Closed).ok();
-        tokio::time::timeout(CLOSING, async { tokio::join!(server, calls) }).await.ok();
+        let closed = tokio::task::spawn_blocking(|| servers.into_iter().for_each(|server| drop(server.join())));
+        tokio::time::timeout(CLOSING, async { tokio::join!(closed, calls) }).await.ok();
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -112,6 +113,42 @@ async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+fn worker(args: &ServeArgs, served: &Served) -> anyhow::Result<Worker> {
+    let (models, metrics) = match served {
+        Served::One { name, version, .. } => (Models::one(name, version), Arc::new(Metrics::new())),
+        Served::Repository { dir, memory } => {
+            let metrics = Arc::new(Metrics::of_models());
+            let running = Running {
+                engine: args.engine.options(args.threads()),
+                queue: args.queue(),
+                batch: args.batching(),
+                pool: ComputePool::start(args.threads(), &metrics).context("compute threads cannot be started")?,
+                metrics: metrics.clone(),
+            };
+            (Models::repository(dir, running, memory.map(|memory| memory.0))?, metrics)
+        }
+    };
+    let (bodies, progress, traffic) = (args.bodies(), Progress::new(), Traffic::new());
+    Ok(Worker { models, bodies, progress, traffic, metrics })
+}
+
+/// Returns when what is served from the start is loaded.
+async fn loaded(args: ServeArgs, served: Served, worker: Arc<Worker>) -> anyhow::Result<()> {
+    match served {
+        Served::One { format, sha256, source, .. } => {
+            let runtime = Handle::current();
+            let load = move || load_model(&args, format, sha256, *source, &worker, &runtime);
+            tokio::task::spawn_blocking(load).await.context("loading ended early")?
+        }
+        Served::Repository { .. } => {
+            let tell = |done, all| worker.progress.set(Stage::Waiting(format!("{done} of {all} models are loaded")));
+            worker.models.load_all(tell).await;
+            tracing::info!("ready");
+            Ok(())
+        }
+    }
 }
 
 /// An artifact that is there and verified.
@@ -129,35 +166,43 @@ impl Artifact {
     }
 }
 
-fn load_model(args: &ServeArgs, worker: &Worker, runtime: &Handle) -> anyhow::Result<()> {
+fn load_model(
+    args: &ServeArgs,
+    format: Format,
+    sha256: Digest,
+    source: ArtifactSource,
+    worker: &Worker,
+    runtime: &Handle,
+) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let model = &args.model;
-    let artifact = match args.source.source().context("no artifact was named")? {
+    let artifact = match source {
         ArtifactSource::File(path) => {
             worker.progress.set(Stage::Checking);
-            verify(&path, model.sha256)?;
+            verify(&path, sha256)?;
             Artifact::File(path)
         }
-        ArtifactSource::Url(source) => Artifact::Cached(fetch(&source, model.sha256, runtime, &worker.progress)?),
+        ArtifactSource::Url(source) => Artifact::Cached(fetch(&source, sha256, runtime, &worker.progress)?),
     };
     worker.progress.set(Stage::Loading);
     let fetched = begun.elapsed();
-    let optimized = Some(args.instance_dir.join(format!("optimized-{}", model.sha256)));
-    let options = EngineOptions { optimized, ..model.engine(args.threads()) };
-    let engine: Arc<dyn Engine> = Arc::from(load(model.format, artifact.path(), &options)?);
+    let optimized = Some(args.instance_dir.join(format!("optimized-{sha256}")));
+    let options = EngineOptions { optimized, ..args.engine.options(args.threads()) };
+    let engine: Arc<dyn Engine> = Arc::from(load(format, artifact.path(), &options)?);
     for _ in 0..args.warm_up {
         if let Err(error) = warm_up(&*engine) {
             tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
             break;
         }
     }
-    let pool = ComputePool::start(&engine, args.threads(), args.queue.into(), args.batching(), &worker.metrics)
-        .context("compute threads cannot be started")?;
-    tracing::info!(engine = engine.name(), details = ?engine.details(), threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
+    let (name, details) = (engine.name(), engine.details());
+    let pool = ComputePool::start(args.threads(), &worker.metrics).context("compute threads cannot be started")?;
+    let lane = pool.lane(LaneOptions { engine, queue: args.queue(), batch: args.batching(), inference: None });
+    tracing::info!(engine = name, ?details, threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
     let in_use = match artifact {
         Artifact::File(_) => None,
         Artifact::Cached(cached) => Some(cached),
     };
-    worker.loaded(Loaded { format: model.format, engine, pool, _in_use: in_use });
+    let slot = worker.models.only().context("there is no model to be served")?;
+    slot.set(Arc::new(Loaded::alone(format, lane, in_use)));
     Ok(())
 }

@@ -12,6 +12,13 @@ const UNITS: [(&str, u64); 4] = [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 3
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
+impl ByteSize {
+    /// As a size of memory.
+    pub(crate) fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a size: use a number of bytes, or one with a unit: 500Mi, 20Gi, 1.5T")]
 pub(crate) struct SizeError(String);

@@ -1,16 +1,17 @@
-"""Asks a gateway, or a worker, as users do: by tritonclient over HTTP, unmodified.
+"""Asks a gateway, or a worker, as users do: by tritonclient over HTTP and over gRPC, unmodified.
 
-Arguments: address (host:port), name of a deployment of the linear model y = w·x + b with [1, 2] -> 3.0 for [[3, 4]].
-Exits with a traceback where an answer is not what the protocol says.
+Arguments: address (host:port), gRPC address, name of a deployment of the linear model y = w·x + b, which gives 3.0 for
+[[3, 4]]. Exits with a traceback where an answer is not what the protocol says.
 """
 
 import sys
 
 import numpy as np
+import tritonclient.grpc as grpc
 import tritonclient.http as http
 from tritonclient.utils import InferenceServerException
 
-address, name = sys.argv[1:]
+address, grpc_address, name = sys.argv[1:]
 client = http.InferenceServerClient(address, concurrency=4)
 
 
@@ -70,4 +71,31 @@ for what, model, shape, status in [
         sys.exit(f"{what} was answered")
     except InferenceServerException as error:
         assert error.status() == status and error.message(), (what, error.status(), error.message())
+
+# Over gRPC: the same.
+client = grpc.InferenceServerClient(grpc_address)
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(name)
+metadata = client.get_model_metadata(name, as_json=True)
+assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "2"]}], metadata
+
+
+def call(rows, model=name, **kwargs):
+    x = grpc.InferInput("x", list(rows.shape), "FP32")
+    x.set_data_from_numpy(rows)
+    return client.infer(model, [x], outputs=[grpc.InferRequestedOutput("y")], **kwargs)
+
+
+answer = call(one, request_id="8")
+assert answer.get_response().id == "8" and answer.as_numpy("y").tolist() == [[3.0]]
+np.testing.assert_array_equal(call(many).as_numpy("y"), expected)
+assert call(one, model_version=version).as_numpy("y").tolist() == [[3.0]]
+for what, model, shape, code in [
+    ("an unknown model", "nobody", [1, 2], "StatusCode.NOT_FOUND"),
+    ("a wrong shape", name, [1, 3], "StatusCode.INVALID_ARGUMENT"),
+]:
+    try:
+        call(np.zeros(shape, "f4"), model)
+        sys.exit(f"{what} was answered over gRPC")
+    except InferenceServerException as error:
+        assert error.status() == code and error.message(), (what, error.status(), error.message())
 print("all as the protocol says")

@@ -130,6 +130,7 @@ async fn first_plan(app: &App, outcome: &ApplyOutcome) -> serde_json::Value {
         now: now(),
         epoch: app.term.epoch(),
         deployments: outcome.desired_after.clone(),
+        aliases: app.store.all_aliases().await.unwrap_or_default(),
         observation: app.runtime.observe().await.unwrap_or_default(),
         failures: BTreeMap::new(),
         drifts: BTreeMap::new(),

@@ -24,7 +24,9 @@ pub(super) async fn inputs<'l>(
     let mut first = Inputs::default();
     let known = last.as_mut().map_or(&mut first.deployments, |last| &mut last.deployments);
     app.store.refresh_desired(app.term.epoch(), known).await?;
+    let aliases = app.store.all_aliases().await?;
     let inputs = last.get_or_insert(first);
+    inputs.aliases = aliases;
     inputs.observation = observation(app, &inputs.deployments, calls).await;
     inputs.failures.clone_from(calls.failures());
     inputs.drifts.clone_from(drifts.recent(now));

@@ -15,6 +15,8 @@ use std::path::Path;
 use modelyard_core::{EngineName, Provider};
 
 pub use self::quantize::{Precision, Quantized, quantize};
+pub(crate) use with_rten::in_pool;
+
 use crate::error::LoadError;
 use crate::{Engine, EngineOptions, chosen};
 

@@ -85,19 +85,16 @@ impl Engine for Rten {
     fn details(&self) -> Vec<(&'static str, String)> {
         vec![("intra_threads", self.threads.to_string())]
     }
+}
 
-    /// Within a pool of one thread, where a run needs no switch of threads (some 12 µs).
-    fn enter(&self, body: &mut (dyn FnMut() + Send)) {
-        if self.shared_pool.is_some() {
-            return body();
-        }
-        let pool = Arc::new(ThreadPool::with_num_threads(1));
-        pool.run(|| {
-            POOL.set(Some(pool.clone()));
-            body();
-            POOL.set(None);
-        });
-    }
+/// Runs `body` within a pool of one thread, where a run needs no switch of threads (some 12 µs).
+pub(crate) fn in_pool(body: &mut (dyn FnMut() + Send)) {
+    let pool = Arc::new(ThreadPool::with_num_threads(1));
+    pool.run(|| {
+        POOL.set(Some(pool.clone()));
+        body();
+        POOL.set(None);
+    });
 }
 
 fn pool() -> Arc<ThreadPool> {

@@ -43,12 +43,25 @@ fn broken(name: &str) -> Vec<u8> {
         .write(name)
 }
 
+/// y = x / 2 + 2, as TensorFlow Serving's example of that name.
+fn half_plus_two() -> Vec<u8> {
+    OnnxModel::default()
+        .node("Mul", &["x", "half"], &["halved"])
+        .node("Add", &["halved", "two"], &["y"])
+        .constant("half", &[1], &[0.5])
+        .constant("two", &[1], &[2.0])
+        .input("x", FLOAT, &[-1])
+        .output("y", FLOAT, &[-1])
+        .write("half_plus_two")
+}
+
 #[test]
 fn committed_models_are_those_written_here() {
     let models = [
         ("linear-1.onnx", linear("linear-1", [1.0, -0.5], 2.0)),
         ("linear-2.onnx", linear("linear-2", [1.1, -0.4], 1.9)),
         ("linear-3.onnx", broken("linear-3")),
+        ("half_plus_two.onnx", half_plus_two()),
     ];
     for (name, bytes) in models {
         if std::env::var_os("MODELYARD_WRITE_EXAMPLES").is_some() {

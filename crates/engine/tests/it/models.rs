@@ -2,7 +2,7 @@
 
 use half::f16;
 use modelyard_core::{EngineName, EngineSpec, EngineThreads, Format, TensorSpec};
-use modelyard_engine::{Engine, EngineOptions, InferError, LoadError, load};
+use modelyard_engine::{Engine, EngineOptions, InferError, LoadError, in_engines_pool, load};
 use modelyard_protocol::{Tensor, TensorData};
 
 use crate::onnx_writer::{BOOL, DOUBLE, FLOAT, FLOAT16, INT64, OnnxModel, UINT16};
@@ -134,7 +134,7 @@ fn rten_may_use_more_threads_than_its_callers() {
     let model = open(add(FLOAT), &options).unwrap();
     assert!(model.details().contains(&("intra_threads", "2".into())), "{:?}", model.details());
     let mut answers = Vec::new();
-    model.enter(&mut || answers = model.infer(vec![tensor("a", TensorData::Fp32(vec![2.0]))], &[]).unwrap());
+    in_engines_pool(&mut || answers = model.infer(vec![tensor("a", TensorData::Fp32(vec![2.0]))], &[]).unwrap());
     assert_eq!(answers, [tensor("b", TensorData::Fp32(vec![4.0]))]);
 }
 
@@ -171,7 +171,7 @@ fn many_threads_share_a_model() {
                 let model = &model;
                 scope.spawn(move || {
                     let mut answered = 0;
-                    model.enter(&mut || {
+                    modelyard_engine::in_engines_pool(&mut || {
                         for i in 0..50_u8 {
                             let a = f32::from(thread) + f32::from(i);
                             let found = model.infer(vec![tensor("a", TensorData::Fp32(vec![a]))], &[]).unwrap();

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use modelyard_core::{DisagreementExample, Mirror, Redaction, Timestamp, VariantName};
+use modelyard_protocol::AnyPath;
 use tokio::sync::{Mutex, watch};
 use tokio::task::LocalSet;
 
@@ -18,7 +19,6 @@ use crate::ask::{Ask, Outcome, ask_variant};
 use crate::compare::{Comparison, compare};
 use crate::counters::VariantCounters;
 use crate::mirror::{Framed, Job, Jobs, readable};
-use crate::pool::Pool;
 use crate::shared::{Shared, Worker};
 use crate::table::CompiledVariant;
 
@@ -47,9 +47,10 @@ pub(crate) fn start(
         .build()?;
     let (shared, mut stopping) = (shared.clone(), stopping.clone());
     std::thread::Builder::new().name("mirror".into()).spawn(move || {
-        let worker = Rc::new(Worker { shared, pool: Pool::default() });
+        let worker = Rc::new(Worker::new(shared));
         let jobs = Rc::new(Mutex::new(jobs));
         LocalSet::new().block_on(&runtime, async move {
+            worker.keep_time();
             for _ in 0..tasks.max(1) {
                 tokio::task::spawn_local(serve_all(worker.clone(), jobs.clone()));
             }
@@ -124,7 +125,8 @@ struct Judged {
 
 impl Judged {
     fn judge(self, candidate: VariantName) {
-        let read = |answer: &Option<Framed>| answer.as_ref()?.read();
+        let protocol = AnyPath::parse(self.job.parts.uri.path()).map(|path| path.protocol()).unwrap_or_default();
+        let read = |answer: &Option<Framed>| answer.as_ref()?.read(protocol);
         let Some((reference, answer)) = read(&self.job.copied.reference.body).zip(read(&self.answer)) else {
             self.counters.mirrored.unreadable.fetch_add(1, Relaxed);
             return;

@@ -6,3 +6,4 @@ mod experiments;
 mod grpc;
 mod serving;
 mod support;
+mod v1;

@@ -77,6 +77,7 @@ impl World {
             now: wall,
             epoch,
             deployments: desired,
+            aliases: BTreeMap::new(),
             observation,
             evidence: modelyard_core::evidence::merge(term.following.reports()),
             measurements: BTreeMap::new(),

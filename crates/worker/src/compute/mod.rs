@@ -1,27 +1,35 @@
 //! The threads that compute, apart from those that serve connections: inference on the latter would starve them.
 //!
-//! The queue before them is short and bounded: what does not fit is refused at once, since a client can try elsewhere
-//! better than wait here. A request whose client has left is not computed. Where batching is asked for and the model
-//! has it, requests are computed together (`batch`, `queue`); else each by itself, in order of arrival.
+//! All models of a worker share them. Each has a queue of its own, short and bounded in number and in time: what would
+//! wait for too long is refused at once, since a client can try elsewhere better than wait here (`lane`). Threads turn
+//! to the models by the time that each has had (`hall`), so a model that is asked for much does not keep the others
+//! waiting. A request whose client has left, or whose time is over, is not computed. Where batching is asked for and
+//! the model has it, requests are computed together (`batch`, `queue`); else each by itself, in order of arrival.
 
 mod batch;
+mod hall;
+mod lane;
 mod queue;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use modelyard_engine::{Engine, InferError};
+use modelyard_engine::{Engine, InferError, in_engines_pool};
 use modelyard_protocol::Tensor;
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
-use batch::Batching;
+use hall::{Done, Due, Hall, Job, Work};
+pub(crate) use lane::{Lane, LaneOptions, Overloaded, QueueLimits};
+
+/// The nice value of compute threads. Where cores are short, connections are served first: a request that is not received
+/// yet can be neither refused nor queued, and its deadline passes unseen.
+const BEHIND_CONNECTIONS: i32 = 5;
 
 /// A request in three steps, of which the one in the middle is the engine's. All are done by compute threads: reading
 /// and writing JSON is computing too.
@@ -33,7 +41,7 @@ pub(crate) trait Request: Send + 'static {
     /// What the engine is asked, or why it is not.
     fn read(self, engine: &dyn Engine) -> Result<(Call, Self::Reply), Self::Answer>;
 
-    fn write(reply: Self::Reply, result: Result<Vec<Tensor>, InferError>) -> Self::Answer;
+    fn write(reply: Self::Reply, result: Result<Vec<Tensor>, Unanswered>) -> Self::Answer;
 }
 
 /// What an engine is asked.
@@ -42,6 +50,16 @@ pub(crate) struct Call {
     pub(crate) inputs: Vec<Tensor>,
     /// The names of those wanted; all if it is empty.
     pub(crate) outputs: Vec<String>,
+    /// When nobody waits for the answer any more, where the body of the request says so.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Why a request that was read has no outputs.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    Engine(InferError),
+    /// Its deadline passed before its turn.
+    Late,
 }
 
 /// How requests may be computed together.
@@ -53,17 +71,18 @@ pub(crate) struct BatchLimits {
     pub(crate) delay: Duration,
 }
 
-/// Compute threads that share an engine. They end when the pool is dropped.
-pub(crate) struct ComputePool<R: Request> {
-    queue: Queue<R>,
-    metrics: Arc<Metrics>,
-    /// Why there are no batches, though they were asked for: what is so from the start.
-    obstacle: Option<String>,
-}
+/// Compute threads that models share. They end when the pool and all lanes to it are dropped.
+pub(crate) struct ComputePool<R: Request>(Arc<Owned<R>>);
 
-enum Queue<R: Request> {
-    Single(SyncSender<Unread<R>>),
-    Batching(Arc<Batching<R>>),
+/// Ends the threads when it is dropped.
+struct Owned<R: Request>(Arc<Shared<R>>);
+
+/// What threads and those who submit share.
+struct Shared<R: Request> {
+    threads: usize,
+    metrics: Arc<Metrics>,
+    hall: Mutex<Hall<R>>,
+    changed: Condvar,
 }
 
 /// A request as it came.
@@ -71,122 +90,153 @@ struct Unread<R: Request> {
     request: R,
     answer: oneshot::Sender<R::Answer>,
     arrived: Instant,
+    deadline: Option<Instant>,
 }
 
-/// As many requests wait as may.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct QueueFull;
+impl<R: Request> Unread<R> {
+    /// Nobody waits for it any more.
+    fn is_gone(&self, now: Instant) -> bool {
+        self.answer.is_closed() || is_past(self.deadline, now)
+    }
+}
+
+fn is_past(deadline: Option<Instant>, now: Instant) -> bool {
+    deadline.is_some_and(|deadline| deadline <= now)
+}
 
 impl<R: Request> ComputePool<R> {
-    /// Requests are batched if `limits` are given, and the model's signature has nothing against it.
-    ///
     /// # Errors
     /// If a thread cannot be started.
-    pub(crate) fn start(
-        engine: &Arc<dyn Engine>,
-        threads: usize,
-        places: usize,
-        limits: Option<BatchLimits>,
-        metrics: &Arc<Metrics>,
-    ) -> io::Result<Self> {
-        let obstacle = limits.and_then(|_| batch::obstacle(engine.signature()));
-        if let Some(obstacle) = &obstacle {
-            tracing::warn!("requests are not batched: {obstacle}");
+    pub(crate) fn start(threads: usize, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let hall = Mutex::new(Hall::new(threads));
+        let shared = Arc::new(Shared { threads, metrics: metrics.clone(), hall, changed: Condvar::new() });
+        for number in 0..threads {
+            let shared = shared.clone();
+            let work = move || {
+                in_engines_pool(&mut || {
+                    // Of this thread alone, and no harm if it is not granted.
+                    rustix::process::setpriority_process(None, BEHIND_CONNECTIONS).ok();
+                    shared.work();
+                });
+            };
+            thread::Builder::new().name(format!("compute-{number}")).spawn(work)?;
         }
-        // Batches of one row are none.
-        let limits = limits.filter(|limits| obstacle.is_none() && limits.rows > 1);
-        let queue = if let Some(limits) = limits {
-            let batching = Arc::new(Batching::new(threads, places, limits, metrics.clone()));
-            spawn(threads, || {
-                let (engine, batching) = (engine.clone(), batching.clone());
-                move || engine.enter(&mut || batching.work(&*engine))
-            })?;
-            Queue::Batching(batching)
-        } else {
-            let (queue, unread) = sync_channel(places);
-            let unread = Arc::new(Mutex::new(unread));
-            spawn(threads, || {
-                let (engine, unread, metrics) = (engine.clone(), unread.clone(), metrics.clone());
-                move || engine.enter(&mut || compute(&*engine, &unread, &metrics))
-            })?;
-            Queue::Single(queue)
-        };
-        Ok(Self { queue, metrics: metrics.clone(), obstacle })
+        Ok(Self(Arc::new(Owned(shared))))
+    }
+}
+
+impl<R: Request> Drop for Owned<R> {
+    fn drop(&mut self) {
+        self.0.lock().close();
+        self.0.changed.notify_all();
+    }
+}
+
+impl<R: Request> Shared<R> {
+    fn lock(&self) -> MutexGuard<'_, Hall<R>> {
+        self.hall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `request` computed by a compute thread. The receiver gets nothing if that panics; a request is not computed if
-    /// the receiver is dropped before its turn.
-    ///
-    /// # Errors
-    /// If the queue is full.
-    pub(crate) fn submit(&self, request: R) -> Result<oneshot::Receiver<R::Answer>, QueueFull> {
-        let (answer, receiver) = oneshot::channel();
-        let unread = Unread { request, answer, arrived: Instant::now() };
-        match &self.queue {
-            Queue::Batching(batching) => batching.submit(unread)?,
-            Queue::Single(queue) => {
-                self.metrics.queued.inc();
-                if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(unread) {
-                    self.metrics.queued.dec();
-                    return Err(QueueFull);
+    /// Tells a thread that waits, if one does, that there may be something to do.
+    fn wake(&self, hall: MutexGuard<'_, Hall<R>>) {
+        self.metrics.queued.set(i64::try_from(hall.waiting()).unwrap_or(i64::MAX));
+        let is_heard = hall.idle > 0;
+        drop(hall);
+        if is_heard {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What each thread does until the end.
+    fn work(&self) {
+        let mut done = None;
+        while let Some(job) = self.next(done.take()) {
+            let (lane, requests, charged, begun) = (job.lane, job.requests(), job.charged, Instant::now());
+            self.metrics.busy.inc();
+            self.run(job);
+            self.metrics.busy.dec();
+            done = Some(Done { lane, requests, charged, spent: begun.elapsed() });
+        }
+    }
+
+    /// Waits for something to do.
+    fn next(&self, done: Option<Done>) -> Option<Job<R>> {
+        let mut hall = self.lock();
+        if let Some(done) = done {
+            hall.finished(&done);
+        }
+        loop {
+            match hall.next(Instant::now()) {
+                Due::Now(job) => {
+                    // Another thread, if one is free, must mind what still waits while this one is busy.
+                    if hall.waiting() > 0 && hall.watching == 0 {
+                        self.wake(hall);
+                    } else {
+                        self.metrics.queued.set(i64::try_from(hall.waiting()).unwrap_or(i64::MAX));
+                    }
+                    return Some(job);
+                }
+                Due::Wait(limit) => {
+                    self.metrics.queued.set(i64::try_from(hall.waiting()).unwrap_or(i64::MAX));
+                    hall.idle += 1;
+                    hall = match limit {
+                        None => self.changed.wait(hall).unwrap_or_else(PoisonError::into_inner),
+                        Some(limit) => {
+                            hall.watching += 1;
+                            let mut woken =
+                                self.changed.wait_timeout(hall, limit).unwrap_or_else(PoisonError::into_inner).0;
+                            woken.watching -= 1;
+                            woken
+                        }
+                    };
+                    hall.idle -= 1;
+                }
+                Due::End => {
+                    // The others, too.
+                    self.changed.notify_all();
+                    return None;
                 }
             }
         }
-        Ok(receiver)
     }
 
-    /// How requests are batched, if they are, or why they are not, though that was asked for.
-    pub(crate) fn batching(&self) -> Option<Result<BatchLimits, &str>> {
-        match (&self.queue, &self.obstacle) {
-            (Queue::Batching(batching), _) => Some(batching.state()),
-            (Queue::Single(_), Some(obstacle)) => Some(Err(obstacle)),
-            (Queue::Single(_), None) => None,
+    fn run(&self, job: Job<R>) {
+        let Job { lane, model, work, .. } = job;
+        match work {
+            Work::Whole(unread) => {
+                unless_panic(|| self.compute(&model, unread));
+            }
+            Work::Read(unread) => batch::read(self, lane, &model, unread),
+            Work::Batch(batch) => batch::compute(self, lane, &model, batch),
+            Work::Late(late) => {
+                late.into_iter().for_each(|asked| batch::answer(asked, Err(Unanswered::Late)));
+            }
         }
     }
-}
 
-impl<R: Request> Drop for ComputePool<R> {
-    fn drop(&mut self) {
-        if let Queue::Batching(batching) = &self.queue {
-            batching.close();
+    fn compute(&self, model: &lane::Model, unread: Unread<R>) {
+        let Unread { request, answer, arrived, .. } = unread;
+        self.metrics.queue_time.observe(arrived.elapsed().as_secs_f64());
+        let answered = match request.read(&*model.engine) {
+            Ok((call, reply)) if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                R::write(reply, Err(Unanswered::Late))
+            }
+            Ok((call, reply)) => R::write(reply, self.infer(model, call).map_err(Unanswered::Engine)),
+            Err(refusal) => refusal,
+        };
+        answer.send(answered).ok();
+    }
+
+    fn infer(&self, model: &lane::Model, call: Call) -> Result<Vec<Tensor>, InferError> {
+        let begun = Instant::now();
+        let result = model.engine.infer(call.inputs, &call.outputs);
+        let spent = begun.elapsed().as_secs_f64();
+        self.metrics.inference.observe(spent);
+        if let Some(histogram) = &model.inference {
+            histogram.observe(spent);
         }
+        result
     }
-}
-
-fn spawn<F: FnOnce() + Send + 'static>(threads: usize, mut work: impl FnMut() -> F) -> io::Result<()> {
-    for number in 0..threads {
-        thread::Builder::new().name(format!("compute-{number}")).spawn(work())?;
-    }
-    Ok(())
-}
-
-/// Computes one request after the other.
-fn compute<R: Request>(engine: &dyn Engine, queue: &Mutex<Receiver<Unread<R>>>, metrics: &Metrics) {
-    loop {
-        let unread = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Unread { request, answer, arrived }) = unread else { return };
-        metrics.queued.dec();
-        if answer.is_closed() {
-            continue;
-        }
-        metrics.queue_time.observe(arrived.elapsed().as_secs_f64());
-        metrics.busy.inc();
-        unless_panic(|| {
-            let answered = match request.read(engine) {
-                Ok((call, reply)) => R::write(reply, infer(engine, call, metrics)),
-                Err(refusal) => refusal,
-            };
-            answer.send(answered).ok();
-        });
-        metrics.busy.dec();
-    }
-}
-
-fn infer(engine: &dyn Engine, call: Call, metrics: &Metrics) -> Result<Vec<Tensor>, InferError> {
-    let begun = Instant::now();
-    let result = engine.infer(call.inputs, &call.outputs);
-    metrics.inference.observe(begun.elapsed().as_secs_f64());
-    result
 }
 
 /// What panics costs its request the answer, and no thread.

@@ -18,13 +18,16 @@
 //!
 //! The longest wait decides between groups: a full one goes before an older one that may still wait for more, but not
 //! before one that has waited for `delay`. So a rare shape is not starved by a frequent one.
+//!
+//! A request with a deadline spends no more than half of its time on waiting for others. One whose deadline has passed is
+//! told so and joins nobody.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{BatchLimits, Call, QueueFull, Request, Unread};
+use super::{BatchLimits, Call, Request, Unread, is_past};
 
 /// A request that is read.
 pub(super) struct Asked<R: Request> {
@@ -32,9 +35,16 @@ pub(super) struct Asked<R: Request> {
     pub(super) reply: R::Reply,
     pub(super) answer: oneshot::Sender<R::Answer>,
     pub(super) arrived: Instant,
+    pub(super) deadline: Option<Instant>,
 }
 
 impl<R: Request> Asked<R> {
+    /// When it has waited for others long enough.
+    fn go_by(&self, delay: Duration) -> Instant {
+        let own = self.deadline.map(|deadline| deadline.saturating_duration_since(self.arrived) / 2);
+        self.arrived + own.map_or(delay, |own| own.min(delay))
+    }
+
     /// Its first dimension, if its inputs are of one mind about it.
     pub(super) fn rows(&self) -> Option<usize> {
         let mut rows = self.call.inputs.iter().map(modelyard_protocol::Tensor::rows);
@@ -57,12 +67,8 @@ struct Group<R: Request> {
     rows: usize,
     /// Its one member joins nobody: it is too large by itself, or says not how many rows it has.
     is_single: bool,
-}
-
-impl<R: Request> Group<R> {
-    fn oldest(&self) -> Option<Instant> {
-        self.members.front().map(|member| member.arrived)
-    }
+    /// When the first of its members has waited long enough.
+    go_by: Instant,
 }
 
 /// What a thread does next.
@@ -70,14 +76,14 @@ pub(super) enum Next<R: Request> {
     Read(Unread<R>),
     /// At least one.
     Compute(Vec<Asked<R>>),
+    /// Those whose deadlines have passed; at least one.
+    Late(Vec<Asked<R>>),
     /// For as long, unless something happens; if nothing waits, without limit.
     Wait(Option<Duration>),
-    End,
 }
 
 pub(super) struct State<R: Request> {
     limits: BatchLimits,
-    places: usize,
     threads: usize,
     unread: VecDeque<Unread<R>>,
     groups: Vec<Group<R>>,
@@ -88,16 +94,17 @@ pub(super) struct State<R: Request> {
     /// All that were submitted and not answered.
     in_flight: usize,
     peak: Peak,
+    /// No deadline of a request in a group is earlier.
+    earliest: Option<Instant>,
     /// The model turned out not to batch.
     is_off: bool,
     is_closed: bool,
 }
 
 impl<R: Request> State<R> {
-    pub(super) fn new(threads: usize, places: usize, limits: BatchLimits, now: Instant) -> Self {
+    pub(super) fn new(threads: usize, limits: BatchLimits, now: Instant) -> Self {
         Self {
             limits,
-            places,
             threads,
             unread: VecDeque::new(),
             groups: Vec::new(),
@@ -105,27 +112,24 @@ impl<R: Request> State<R> {
             reading: 0,
             in_flight: 0,
             peak: Peak { window: limits.delay, begun: now, current: 0, before: 0 },
+            earliest: None,
             is_off: false,
             is_closed: false,
         }
     }
 
-    /// # Errors
-    /// If as many wait as may.
-    pub(super) fn submit(&mut self, unread: Unread<R>) -> Result<(), QueueFull> {
-        if self.waiting() >= self.places {
-            return Err(QueueFull);
-        }
+    pub(super) fn submit(&mut self, unread: Unread<R>) {
         self.in_flight += 1;
         self.peak.look(self.in_flight, unread.arrived);
         self.unread.push_back(unread);
-        Ok(())
     }
 
     /// A request that [`Next::Read`] gave is read.
     pub(super) fn join(&mut self, asked: Asked<R>) {
         self.reading -= 1;
         self.read += 1;
+        self.earliest = [self.earliest, asked.deadline].into_iter().flatten().min();
+        let go_by = asked.go_by(self.limits.delay);
         let rows = asked.rows().filter(|rows| (1..=self.limits.rows).contains(rows));
         let fits = |group: &&mut Group<R>| !group.is_single && group.members[0].can_join(&asked);
         match (rows, self.groups.iter_mut().find(fits)) {
@@ -134,9 +138,11 @@ impl<R: Request> State<R> {
                 let at = group.members.partition_point(|member| member.arrived <= asked.arrived);
                 group.members.insert(at, asked);
                 group.rows += rows;
+                group.go_by = group.go_by.min(go_by);
             }
             _ => {
-                let group = Group { members: [asked].into(), rows: rows.unwrap_or(0), is_single: rows.is_none() };
+                let (members, is_single) = ([asked].into(), rows.is_none());
+                let group = Group { members, rows: rows.unwrap_or(0), is_single, go_by };
                 self.groups.push(group);
             }
         }
@@ -168,20 +174,24 @@ impl<R: Request> State<R> {
     }
 
     pub(super) fn next(&mut self, now: Instant) -> Next<R> {
+        let late = if is_past(self.earliest, now) { self.sweep(now) } else { Vec::new() };
+        if !late.is_empty() {
+            return Next::Late(late);
+        }
         loop {
             let at_once = self.peak.look(self.in_flight, now);
             let is_joining = !self.is_off && at_once > self.threads;
-            let oldest = (0..self.groups.len()).min_by_key(|at| self.groups[*at].oldest());
-            let deadline = oldest.and_then(|at| self.groups[at].oldest()).map(|arrived| arrived + self.limits.delay);
-            let is_late = deadline.is_some_and(|deadline| deadline <= now);
+            let oldest = (0..self.groups.len()).min_by_key(|at| self.groups[*at].go_by);
+            let go_by = oldest.map(|at| self.groups[at].go_by);
+            let is_late = is_past(go_by, now);
             let full = (0..self.groups.len()).filter(|at| !is_joining || self.is_full(&self.groups[*at]));
-            let full = full.min_by_key(|at| self.groups[*at].oldest());
+            let full = full.min_by_key(|at| self.groups[*at].go_by);
             // So many at most are read while one is late.
             let reads_on = !is_late || self.read < self.limits.rows;
             let due = if full.is_some() {
                 if is_late { oldest } else { full }
             } else if reads_on && let Some(unread) = self.unread.pop_front() {
-                if unread.answer.is_closed() {
+                if unread.is_gone(now) {
                     self.answered(1, now);
                     continue;
                 }
@@ -191,17 +201,36 @@ impl<R: Request> State<R> {
                 oldest.filter(|_| is_late || self.is_closed || !self.is_missing_some(at_once))
             };
             let Some(due) = due else {
-                return match deadline {
-                    Some(deadline) => Next::Wait(Some(deadline - now)),
-                    None if self.is_closed => Next::End,
-                    None => Next::Wait(None),
-                };
+                let until = [go_by, self.earliest].into_iter().flatten().min();
+                return Next::Wait(go_by.and(until).map(|until| until.saturating_duration_since(now)));
             };
             let batch = self.take(due, if is_joining { self.limits.rows } else { 0 });
             if !batch.is_empty() {
                 return Next::Compute(batch);
             }
         }
+    }
+
+    /// Takes those out whose deadlines have passed.
+    fn sweep(&mut self, now: Instant) -> Vec<Asked<R>> {
+        let (mut late, mut earliest) = (Vec::new(), None);
+        for group in &mut self.groups {
+            let members = std::mem::take(&mut group.members);
+            for member in members {
+                if is_past(member.deadline, now) {
+                    group.rows -= if group.is_single { 0 } else { member.rows().unwrap_or(0) };
+                    late.push(member);
+                } else {
+                    earliest = [earliest, member.deadline].into_iter().flatten().min();
+                    group.members.push_back(member);
+                }
+            }
+        }
+        self.groups.retain(|group| !group.members.is_empty());
+        self.earliest = earliest;
+        self.read -= late.len();
+        self.answered(late.len(), now);
+        late
     }
 
     fn is_full(&self, group: &Group<R>) -> bool {
@@ -232,8 +261,9 @@ impl<R: Request> State<R> {
                 _ => self.in_flight -= 1,
             }
         }
-        if group.members.is_empty() {
-            self.groups.swap_remove(at);
+        match group.members.iter().map(|member| member.go_by(self.limits.delay)).min() {
+            Some(go_by) => group.go_by = go_by,
+            None => drop(self.groups.swap_remove(at)),
         }
         taken
     }

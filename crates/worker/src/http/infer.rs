@@ -1,33 +1,37 @@
 //! One inference: from the bytes of a request to those of its answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::body::Bytes;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
 use modelyard_engine::{Engine, InferError};
-use modelyard_protocol::{Coding, Encoded, Framing, InferRequest, InferResponse, JSON_LENGTH, Parameters, binary};
+use modelyard_protocol::{
+    Coding, Encoded, Framing, InferRequest, InferResponse, JSON_LENGTH, Parameters, binary, parameter_timeout,
+};
 
-use super::{Identity, Refusal};
-use crate::compute::{Call, Request};
+use super::answer::{Refusal, Response, with_body};
+use super::form::{Asked, Form, OUTPUTS};
+use super::{Body, late};
+use crate::compute::{Call, Request, Unanswered};
+use crate::models::Identity;
 
 /// A request whose body is all there.
 pub(crate) struct Inference {
     pub(super) identity: Arc<Identity>,
-    pub(super) body: Bytes,
+    pub(super) body: Body,
+    pub(super) form: Form,
     pub(super) framing: Framing,
     /// How the answer may be compressed.
     pub(super) accepted: Coding,
     /// The largest body once it is no more compressed, in bytes.
     pub(super) limit: usize,
+    pub(super) arrived: Instant,
 }
 
 /// What its answer depends on beside the outputs.
 pub(crate) struct Reply {
     identity: Arc<Identity>,
-    /// Without its tensors.
-    request: InferRequest,
-    is_raw: bool,
+    asked: Asked,
     accepted: Coding,
 }
 
@@ -35,6 +39,8 @@ pub(crate) struct Reply {
 pub(crate) struct Written {
     body: Vec<u8>,
     json_length: Option<usize>,
+    /// What its outputs are, where its form does not say it.
+    outputs: Option<HeaderValue>,
     coding: Coding,
 }
 
@@ -46,15 +52,24 @@ impl Request for Inference {
         self.decode(engine).map_err(Err)
     }
 
-    fn write(reply: Reply, result: Result<Vec<modelyard_protocol::Tensor>, InferError>) -> Self::Answer {
+    fn write(reply: Reply, result: Result<Vec<modelyard_protocol::Tensor>, Unanswered>) -> Self::Answer {
         let outputs = result.map_err(|error| match error {
-            InferError::BadInput(message) => bad(message),
-            InferError::Failed(_) => {
+            Unanswered::Late => late(),
+            Unanswered::Engine(InferError::BadInput(message)) => bad(message),
+            Unanswered::Engine(error @ InferError::Failed(_)) => {
                 tracing::warn!("{error}");
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
         })?;
-        let Reply { identity, request, is_raw, accepted } = reply;
+        let Reply { identity, asked, accepted } = reply;
+        let (request, is_raw) = match asked {
+            Asked::OpenInference { request, is_raw } => (request, is_raw),
+            Asked::Other(other) => {
+                let (body, outputs) = other.write(&outputs)?;
+                let (body, coding) = accepted.encode(body);
+                return Ok(Written { body, json_length: None, outputs, coding });
+            }
+        };
         let response = InferResponse {
             model_name: identity.name.clone(),
             model_version: Some(identity.version.clone()),
@@ -66,41 +81,61 @@ impl Request for Inference {
         let encoded = response.encode(|output| is_raw || request.wants_binary(output));
         let Encoded { body, json_length } = encoded.map_err(|error| bad(error.to_string()))?;
         let (body, coding) = accepted.encode(body);
-        Ok(Written { body, json_length, coding })
+        Ok(Written { body, json_length, outputs: None, coding })
     }
 }
 
 impl Inference {
     fn decode(self, engine: &dyn Engine) -> Result<(Call, Reply), Refusal> {
-        let body = self.framing.coding.decode(&self.body, self.limit)?;
-        let json_length = self.framing.json_length;
-        // No JSON at all is a raw request: a tensor and nothing said of it.
-        let is_raw = json_length == Some(0);
-        let mut request = if is_raw {
-            let input = binary::raw_input(&body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
-            InferRequest { inputs: vec![input], ..InferRequest::default() }
-        } else {
-            InferRequest::decode(&body, json_length).map_err(|error| bad(error.to_string()))?
+        let body = self.framing.coding.decode(&self.body.bytes, self.limit)?;
+        let (call, asked) = match &self.form {
+            Form::OpenInference => read(&body, self.framing.json_length, self.arrived, engine)?,
+            Form::Other(other) => {
+                let (call, other) = other.read(&body, engine.signature())?;
+                (call, Asked::Other(other))
+            }
         };
-        let call = Call {
-            inputs: std::mem::take(&mut request.inputs),
-            outputs: request.outputs.iter().map(|output| output.name.clone()).collect(),
-        };
-        Ok((call, Reply { identity: self.identity, request, is_raw, accepted: self.accepted }))
+        Ok((call, Reply { identity: self.identity, asked, accepted: self.accepted }))
     }
 }
 
-fn bad(message: String) -> Refusal {
+fn read(
+    body: &[u8],
+    json_length: Option<usize>,
+    arrived: Instant,
+    engine: &dyn Engine,
+) -> Result<(Call, Asked), Refusal> {
+    // No JSON at all is a raw request: a tensor and nothing said of it.
+    let is_raw = json_length == Some(0);
+    let mut request = if is_raw {
+        let input = binary::raw_input(body, &engine.signature().inputs).map_err(|error| bad(error.to_string()))?;
+        InferRequest { inputs: vec![input], ..InferRequest::default() }
+    } else {
+        InferRequest::decode(body, json_length).map_err(|error| bad(error.to_string()))?
+    };
+    let timeout = parameter_timeout(&request.parameters).map_err(|error| bad(error.to_string()))?;
+    let call = Call {
+        inputs: std::mem::take(&mut request.inputs),
+        outputs: request.outputs.iter().map(|output| output.name.clone()).collect(),
+        deadline: timeout.map(|timeout| arrived + timeout),
+    };
+    Ok((call, Asked::OpenInference { request, is_raw }))
+}
+
+pub(super) fn bad(message: String) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, message)
 }
 
-impl IntoResponse for Written {
-    fn into_response(self) -> Response {
+impl Written {
+    pub(super) fn into_response(self) -> Response {
         let content = if self.json_length.is_some() { "application/octet-stream" } else { "application/json" };
-        let mut response = ([(header::CONTENT_TYPE, content)], self.body).into_response();
+        let mut response = with_body(StatusCode::OK, content, self.body.into());
         let headers = response.headers_mut();
         if let Some(length) = self.json_length {
             headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(outputs) = self.outputs {
+            headers.insert(OUTPUTS, outputs);
         }
         if let Some(coding) = self.coding.name() {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));

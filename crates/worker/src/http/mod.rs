@@ -1,57 +1,53 @@
-//! The Open Inference Protocol v2 over HTTP. The only module that knows axum.
+//! The inference protocols over HTTP, on hyper itself: inference passes through no layer that it does not need.
+//!
+//! The Open Inference Protocol is served here, TF Serving's and TorchServe's in `v1`. All of them are read, computed and
+//! written by the same compute threads (`infer`, `form`).
 
+mod answer;
+mod body;
+mod connection;
+mod form;
 mod infer;
+mod listen;
+mod repository;
+mod v1;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::serve::ListenerExt as _;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use modelyard_core::Format;
 use modelyard_engine::Engine;
 use modelyard_grpc::Rest;
 use modelyard_protocol::{
-    BINARY_EXTENSION, Coding, ErrorBody, Framing, FramingError, IndexItem, IndexRequest, JSON_LENGTH, Live,
-    ModelAction, ModelMetadata, ModelReady, Parameter, Parameters, Ready, ServerMetadata, V2Path, parse_path,
+    AnyPath, BINARY_EXTENSION, Coding, Framing, GRPC_TIMEOUT, JSON_LENGTH, Live, ModelAction, ModelMetadata,
+    ModelReady, Parameter, Parameters, Ready, ServerMetadata, TIMEOUT, V2Path, header_timeout, parse_repository_path,
 };
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tower::ServiceExt as _;
+use tokio::time::timeout_at;
 
-use crate::cli::ServeArgs;
-use crate::compute::{BatchLimits, ComputePool, QueueFull};
+use crate::compute::{BatchLimits, Overloaded};
 use crate::drain::Traffic;
-use crate::fetch::Cached;
 use crate::metrics::{self, Metrics};
+use crate::models::{Loaded, Models, NotFound, Slot, Unready};
 use crate::progress::Progress;
+use answer::{Refusal, Response, json, must_be, with_body};
+pub(crate) use body::Bodies;
+use body::{Body, Sent};
+pub(crate) use connection::{Manners, serve};
+use form::Form;
 pub(crate) use infer::Inference;
+pub(crate) use listen::{listeners, raise_file_limit};
 
 /// What the worker serves, and how it goes.
 pub(crate) struct Worker {
-    identity: Arc<Identity>,
-    max_body: usize,
-    /// Set once.
-    model: OnceLock<Loaded>,
+    pub(crate) models: Models,
+    pub(crate) bodies: Bodies,
     pub(crate) progress: Progress,
     pub(crate) traffic: Traffic,
     pub(crate) metrics: Arc<Metrics>,
-}
-
-pub(crate) struct Identity {
-    name: String,
-    version: String,
-}
-
-pub(crate) struct Loaded {
-    pub(crate) format: Format,
-    pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) pool: ComputePool<Inference>,
-    /// Keeps its artifact in the cache.
-    pub(crate) _in_use: Option<Cached>,
 }
 
 /// What the protocol's `Ready` says, and why not.
@@ -62,24 +58,8 @@ struct NotReady {
 }
 
 impl Worker {
-    pub(crate) fn new(args: &ServeArgs) -> Self {
-        Self {
-            identity: Arc::new(Identity { name: args.model_name.clone(), version: args.model_version.clone() }),
-            max_body: args.max_body,
-            model: OnceLock::new(),
-            progress: Progress::new(),
-            traffic: Traffic::new(),
-            metrics: Arc::new(Metrics::new()),
-        }
-    }
-
-    /// From now on it is ready.
-    pub(crate) fn loaded(&self, model: Loaded) {
-        self.model.set(model).ok();
-    }
-
     fn ready(&self) -> bool {
-        self.model.get().is_some() && !self.traffic.draining()
+        self.models.has_started() && !self.traffic.draining()
     }
 
     fn not_ready(&self) -> NotReady {
@@ -88,73 +68,79 @@ impl Worker {
     }
 }
 
-/// Serves until `closed`, and then until no connection is left.
-///
-/// # Errors
-/// A listener that fails.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    worker: Arc<Worker>,
-    closed: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Answers are written whole; waiting for more to send would only delay them.
-        stream.set_nodelay(true).ok();
-    });
-    axum::serve(listener, router(worker)).with_graceful_shutdown(closed).await
-}
-
-fn router(worker: Arc<Worker>) -> Router {
-    let limit = DefaultBodyLimit::max(worker.max_body);
-    Router::new().route("/metrics", get(prometheus)).fallback(protocol).layer(limit).with_state(worker)
-}
-
 /// Answers requests that did not come over a connection of its own.
 #[derive(Clone)]
-pub(crate) struct InProcess(Router);
+pub(crate) struct InProcess(Arc<Worker>);
 
 impl InProcess {
     pub(crate) fn new(worker: Arc<Worker>) -> Self {
-        Self(router(worker))
+        Self(worker)
     }
 }
 
 impl Rest for InProcess {
-    async fn ask(&self, request: axum::http::Request<Bytes>) -> axum::http::Response<Bytes> {
-        let answer = match self.0.clone().oneshot(request.map(Body::from)).await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
-        };
-        let (parts, body) = answer.into_parts();
-        // It is whole already.
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
-        Response::from_parts(parts, body)
+    async fn ask(&self, request: Request<Bytes>) -> Response {
+        answer(&self.0, request.map(Sent::Whole)).await
     }
 }
 
-async fn prometheus(State(worker): State<Arc<Worker>>) -> Response {
-    match worker.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-async fn protocol(State(worker): State<Arc<Worker>>, request: Request) -> Response {
-    let answer = match parse_path(request.uri().path()) {
-        Some(V2Path::Model { name, version, action }) => match worker.find(name, version) {
-            Ok(()) => model(&worker, action, request).await,
-            Err(refusal) => Err(refusal),
-        },
-        Some(V2Path::RepositoryIndex) => index(&worker, request).await,
-        Some(path) => server(&worker, path, request.method()),
-        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))),
+/// Answers one request.
+async fn answer(worker: &Worker, request: Request<Sent>) -> Response {
+    let is_http1 = request.version() < http::Version::HTTP_2;
+    let uri = request.uri().clone();
+    let path = AnyPath::parse(uri.path());
+    let answer = match path {
+        Some(AnyPath::OpenInference(path)) => open_inference(worker, path, request).await,
+        Some(AnyPath::TfServing(path)) => v1::tf_serving(worker, path, request).await,
+        Some(AnyPath::TorchServe(path)) => v1::torch_serve(worker, path, request).await,
+        None => other(worker, request).await,
     };
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-    if worker.traffic.draining() {
+    let protocol = path.map(|path| path.protocol()).unwrap_or_default();
+    let mut response = answer.unwrap_or_else(|refusal| refusal.said_in(protocol));
+    if is_http1 && worker.traffic.draining() {
         // So that the caller's next request goes elsewhere.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+async fn open_inference(worker: &Worker, path: V2Path<'_>, request: Request<Sent>) -> Result<Response, Refusal> {
+    match path {
+        V2Path::Model { name, version, action } => match worker.find(name, version) {
+            Ok(slot) => model(worker, &slot, action, request).await,
+            Err(refusal) => Err(refuse(request, refusal)),
+        },
+        V2Path::RepositoryIndex => repository::index(worker, request).await,
+        path => server(worker, path, request.method()),
+    }
+}
+
+/// The refusal, and what is left of the request is let go.
+fn refuse(request: Request<Sent>, refusal: Refusal) -> Refusal {
+    request.into_body().discard();
+    refusal
+}
+
+async fn other(worker: &Worker, request: Request<Sent>) -> Result<Response, Refusal> {
+    let path = request.uri().path().to_owned();
+    if let Some((name, action)) = parse_repository_path(&path) {
+        return repository::manage(worker, name, action, request).await;
+    }
+    match path.as_str() {
+        "/metrics" => prometheus(worker, request.method()),
+        "/" => v1::alive(request.method()),
+        _ => {
+            let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"));
+            Err(refuse(request, refusal))
+        }
+    }
+}
+
+fn prometheus(worker: &Worker, method: &Method) -> Result<Response, Refusal> {
+    must_be(method, &Method::GET)?;
+    let text = worker.metrics.encode();
+    let text = text.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(with_body(StatusCode::OK, metrics::CONTENT_TYPE, text.into()))
 }
 
 fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response, Refusal> {
@@ -174,95 +160,171 @@ fn server(worker: &Worker, path: V2Path<'_>, method: &Method) -> Result<Response
     })
 }
 
-/// The one model that there is.
-async fn index(worker: &Worker, request: Request) -> Result<Response, Refusal> {
-    must_be(request.method(), &Method::POST)?;
-    let body = Bytes::from_request(request, &()).await.map_err(|e| Refusal::new(e.status(), e.body_text()))?;
-    let asked = if body.is_empty() { Ok(IndexRequest::default()) } else { serde_json::from_slice(&body) };
-    let asked = asked.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    let unready = (!worker.ready()).then(|| worker.not_ready().reason);
-    let item = IndexItem::new(&worker.identity.name, &worker.identity.version, unready.as_deref());
-    let items: Vec<_> = Some(item).into_iter().filter(|item| item.is_ready() || !asked.ready).collect();
-    Ok(json(StatusCode::OK, &items))
-}
-
-async fn model(worker: &Worker, action: ModelAction, request: Request) -> Result<Response, Refusal> {
+async fn model(
+    worker: &Worker,
+    slot: &Arc<Slot>,
+    action: ModelAction,
+    request: Request<Sent>,
+) -> Result<Response, Refusal> {
     match action {
         ModelAction::Ready => {
             must_be(request.method(), &Method::GET)?;
-            let ready = worker.ready();
-            Ok(json(ready_status(ready), &ModelReady { name: worker.identity.name.clone(), ready }))
+            let ready = worker.ready() && slot.can_be_asked();
+            Ok(json(ready_status(ready), &ModelReady { name: slot.identity.name.clone(), ready }))
         }
         ModelAction::Metadata => {
             must_be(request.method(), &Method::GET)?;
-            Ok(json(StatusCode::OK, &worker.metadata()?))
+            let loaded = worker.loaded(slot, None).await?;
+            Ok(json(StatusCode::OK, &metadata(slot, &loaded)))
         }
-        ModelAction::Infer => {
-            must_be(request.method(), &Method::POST)?;
-            let _in_flight = worker.traffic.begin();
-            let answer = worker.infer(request).await;
-            let status = answer.as_ref().map_or_else(|refusal| refusal.status, Response::status);
-            worker.metrics.answered(status.as_u16());
-            answer
-        }
+        ModelAction::Infer => match must_be(request.method(), &Method::POST) {
+            Ok(()) => inference(worker, slot, request, Form::OpenInference).await,
+            Err(refusal) => Err(refuse(request, refusal)),
+        },
     }
 }
 
+async fn inference(worker: &Worker, slot: &Arc<Slot>, request: Request<Sent>, form: Form) -> Result<Response, Refusal> {
+    let _in_flight = worker.traffic.begin();
+    let (parts, body) = request.into_parts();
+    let answer = worker.infer(slot, &parts, body, form).await;
+    let status = answer.as_ref().map_or_else(|refusal| refusal.status, http::Response::status);
+    worker.metrics.answered(&slot.identity, status.as_u16());
+    answer
+}
+
+fn metadata(slot: &Slot, model: &Loaded) -> ModelMetadata {
+    let engine = model.lane.engine();
+    let platform = match model.format {
+        Format::Dense => engine.name().to_owned(),
+        // As Triton calls it.
+        Format::Tensorflow => "tensorflow_graphdef".to_owned(),
+        format => format!("{format}_{}", engine.name()),
+    };
+    let signature = engine.signature().clone();
+    ModelMetadata {
+        name: slot.identity.name.clone(),
+        versions: vec![slot.identity.version.clone()],
+        platform,
+        inputs: signature.inputs,
+        outputs: signature.outputs,
+        parameters: batching(model.lane.batching()).into_iter().chain(of_engine(engine)).collect(),
+    }
+}
+
+/// What is known of an inference before its body is read.
+struct Head {
+    arrived: Instant,
+    deadline: Option<Instant>,
+    framing: Framing,
+    accepted: Coding,
+}
+
 impl Worker {
-    fn find(&self, name: &str, version: Option<&str>) -> Result<(), Refusal> {
-        let Identity { name: own, version: serves } = &*self.identity;
-        let found = name == own && version.is_none_or(|version| version == serves);
-        if found {
-            return Ok(());
-        }
-        let asked = version.map_or_else(|| name.to_owned(), |version| format!("{name} version {version}"));
-        let message = format!("there is no model {asked} here: this worker serves {own} version {serves}");
-        Err(Refusal::new(StatusCode::NOT_FOUND, message))
-    }
-
-    fn model(&self) -> Result<&Loaded, Refusal> {
-        let loading = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, self.progress.get().to_string());
-        self.model.get().ok_or_else(loading)
-    }
-
-    fn metadata(&self) -> Result<ModelMetadata, Refusal> {
-        let model = self.model()?;
-        let platform = match model.format {
-            Format::Dense => model.engine.name().to_owned(),
-            // As Triton calls it.
-            Format::Tensorflow => "tensorflow_graphdef".to_owned(),
-            format => format!("{format}_{}", model.engine.name()),
-        };
-        let signature = model.engine.signature().clone();
-        Ok(ModelMetadata {
-            name: self.identity.name.clone(),
-            versions: vec![self.identity.version.clone()],
-            platform,
-            inputs: signature.inputs,
-            outputs: signature.outputs,
-            parameters: batching(model.pool.batching()).into_iter().chain(engine(&*model.engine)).collect(),
+    fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Slot>, Refusal> {
+        self.models.find(name, version).map_err(|not_found| {
+            let asked = version.map_or_else(|| name.to_owned(), |version| format!("{name} version {version}"));
+            let message = match not_found {
+                NotFound::Model(served) => format!("there is no model {asked} here: this worker serves {served}"),
+                NotFound::Version(served) if self.models.is_repository() => {
+                    format!("there is no model {asked} here: {name} has version {served}")
+                }
+                NotFound::Version(served) => {
+                    format!("there is no model {asked} here: this worker serves {name} version {served}")
+                }
+                NotFound::Off => format!(
+                    "model {name} was unloaded by request: POST /v2/repository/models/{name}/load serves it again"
+                ),
+            };
+            Refusal::new(StatusCode::NOT_FOUND, message)
         })
     }
 
-    async fn infer(&self, request: Request) -> Result<Response, Refusal> {
-        let model = self.model()?;
-        let (framing, accepted) = codings(request.headers())?;
-        let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!("the body is larger than {} bytes", self.max_body);
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    /// The model, once it is loaded.
+    async fn loaded(&self, slot: &Arc<Slot>, deadline: Option<Instant>) -> Result<Arc<Loaded>, Refusal> {
+        self.models.ready(slot, deadline).await.map_err(|unready| match unready {
+            Unready::Loading if self.models.is_repository() => {
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{slot} is still being loaded")).retry_after(1)
             }
-            status => Refusal::new(status, rejection.body_text()),
-        })?;
-        let inference = Inference { identity: self.identity.clone(), body, framing, accepted, limit: self.max_body };
-        let answer = model.pool.submit(inference);
-        let answer = answer.map_err(|QueueFull| {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "as many requests wait here as may: try again".into())
-        })?;
-        let written = answer.await.map_err(|_| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the worker failed on this request".into())
+            Unready::Loading => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, self.progress.get().to_string()),
+            Unready::Failed(reason) => {
+                let message = format!("{slot} cannot be loaded: {reason}");
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(10)
+            }
+            Unready::Full => {
+                let message = format!("as many requests wait for {slot} to be loaded as may: try again");
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, message)
+            }
+            Unready::Late => late(),
+        })
+    }
+
+    async fn infer(&self, slot: &Arc<Slot>, parts: &Parts, body: Sent, form: Form) -> Result<Response, Refusal> {
+        let head = match self.admit(slot, &parts.headers).await {
+            Ok(head) => head,
+            Err(refusal) => {
+                body.discard();
+                return Err(refusal);
+            }
+        };
+        let Head { arrived, deadline, framing, accepted } = head;
+        let body = by(deadline, self.bodies.read(body)).await??;
+        let (identity, limit) = (slot.identity.clone(), self.bodies.limit());
+        let inference = Inference { identity, body, form, framing, accepted, limit, arrived };
+        // In use from here on.
+        let model = self.loaded(slot, deadline).await?;
+        let answer = model.lane.submit(inference, deadline).map_err(busy)?;
+        let written = by(deadline, answer).await?.map_err(|_| match deadline {
+            // The compute threads were sooner to see it.
+            Some(deadline) if deadline <= Instant::now() => late(),
+            _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the worker failed on this request".into()),
         })??;
         Ok(written.into_response())
+    }
+
+    /// Whether a request whose head is here may go on. What is refused now costs little: its body is not looked at.
+    async fn admit(&self, slot: &Arc<Slot>, headers: &HeaderMap) -> Result<Head, Refusal> {
+        let arrived = Instant::now();
+        let deadline = deadline(headers, arrived)?;
+        let (framing, accepted) = codings(headers)?;
+        match slot.look(|model| model.lane.admits(deadline)) {
+            Some(admitted) => admitted.map_err(busy)?,
+            None => drop(self.loaded(slot, deadline).await?),
+        }
+        Ok(Head { arrived, deadline, framing, accepted })
+    }
+}
+
+/// When the caller no more waits, by what the headers say.
+fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, Refusal> {
+    // What is no text is no length of time either.
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let timeout = header_timeout(text(TIMEOUT), text(GRPC_TIMEOUT));
+    let timeout = timeout.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    match timeout {
+        Some(Duration::ZERO) => Err(late()),
+        timeout => Ok(timeout.map(|timeout| arrived + timeout)),
+    }
+}
+
+async fn by<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => timeout_at(deadline.into(), work).await.map_err(|_| late()),
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded".into())
+}
+
+fn busy(overloaded: Overloaded) -> Refusal {
+    let too_many = |message| Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+    match overloaded {
+        Overloaded::Full => too_many("as many requests wait here as may: try again".into()),
+        Overloaded::TooLong(wait) => {
+            too_many(format!("requests wait here for {} ms: try again", wait.as_millis())).retry_after(wait.as_secs())
+        }
     }
 }
 
@@ -274,7 +336,7 @@ fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
 }
 
 /// What a model's metadata says of its engine.
-fn engine(engine: &dyn Engine) -> impl Iterator<Item = (String, Parameter)> {
+fn of_engine(engine: &dyn Engine) -> impl Iterator<Item = (String, Parameter)> {
     let name = ("engine", engine.name().to_owned());
     let all = std::iter::once(name).chain(engine.details());
     all.map(|(name, value)| (name.to_owned(), Parameter::String(value)))
@@ -294,52 +356,6 @@ fn batching(state: Option<Result<BatchLimits, &str>>) -> Parameters {
     }
 }
 
-/// Why there is no answer, as the protocol says it.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    status: StatusCode,
-    message: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, message: String) -> Self {
-        Self { status, message }
-    }
-}
-
-impl From<FramingError> for Refusal {
-    fn from(error: FramingError) -> Self {
-        let status = match error {
-            FramingError::JsonLength | FramingError::Broken(_) => StatusCode::BAD_REQUEST,
-            FramingError::Coding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            FramingError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        };
-        Self::new(status, error.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = json(self.status, &ErrorBody { error: self.message });
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
-    }
-}
-
-fn must_be(method: &Method, expected: &Method) -> Result<(), Refusal> {
-    // The server leaves the body out of answers to HEAD.
-    if method == expected || (method == Method::HEAD && expected == Method::GET) {
-        return Ok(());
-    }
-    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {expected} here, not {method}")))
-}
-
 fn ready_status(ready: bool) -> StatusCode {
     if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    (status, axum::Json(body)).into_response()
 }

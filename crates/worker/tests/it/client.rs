@@ -30,9 +30,14 @@ pub(crate) struct Sending {
 impl Sending {
     /// Sends the head of a request, which announces `length` bytes of body.
     pub(crate) fn head(address: SocketAddr, method: &str, path: &str, length: usize) -> std::io::Result<Self> {
+        Self::with(address, method, path, &format!("content-length: {length}\r\n"))
+    }
+
+    /// With these header fields, each of which ends its line.
+    pub(crate) fn with(address: SocketAddr, method: &str, path: &str, fields: &str) -> std::io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{fields}\r\n")?;
         Ok(Self { stream })
     }
 
@@ -60,6 +65,23 @@ impl Sending {
         reader.read_exact(&mut body)?;
         Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
+}
+
+/// With headers of its own, and a body of any bytes.
+pub(crate) fn call_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-length: {length}\r\n\r\n")?;
+    stream.write_all(body)?;
+    Sending { stream }.answer()
 }
 
 pub(crate) fn call(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {

@@ -4,6 +4,8 @@
 
 mod batching;
 mod client;
+mod connections;
+mod deadlines;
 mod drain;
 mod engines;
 mod fetch;
@@ -13,4 +15,6 @@ mod optimize;
 mod origin;
 mod overload;
 mod process;
+mod repository;
 mod serve;
+mod v1;

@@ -81,6 +81,30 @@ impl Worker {
         worker
     }
 
+    /// Starts a worker for a repository, and waits until it is ready.
+    pub(crate) fn of_repository(repository: &Path, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = binary();
+        command.arg("serve").arg("--repository").arg(repository).arg("--instance-dir").arg(dir.path());
+        command.args(args).stderr(Stdio::piped());
+        let worker = Self::listening(command, dir);
+        worker.is_ready();
+        worker
+    }
+
+    /// What it has in memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// The value of a metric, whose labels, if it has some, are part of its name.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.get("/metrics").body;
+        text.lines().find_map(|line| line.strip_prefix(&format!("modelyard_worker_{name} "))?.parse().ok())
+    }
+
     /// Waits until it listens, ready or not.
     pub(crate) fn listening(mut command: Command, dir: TempDir) -> Self {
         let mut child = command.spawn().unwrap();

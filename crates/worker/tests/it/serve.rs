@@ -47,7 +47,7 @@ fn what_cannot_be_answered_has_its_status_and_its_reason() {
     let (status, message) = refused("POST", "/v2/models/other/infer", REQUEST);
     assert_eq!((status, message.as_str()), (404, "there is no model other here: this worker serves linear version 2"));
     assert_eq!(refused("GET", "/v2/models/linear/versions/3", "").0, 404);
-    assert_eq!(refused("GET", "/v1/models/linear", "").0, 404);
+    assert_eq!(refused("GET", "/v3/models/linear", "").0, 404);
     assert_eq!(refused("GET", "/v2/models/linear/infer", "").0, 405);
     assert_eq!(infer("{").0, 400);
     let (status, message) = infer(r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":[3,4,5]}]}"#);

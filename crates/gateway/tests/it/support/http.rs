@@ -89,10 +89,10 @@ pub(crate) async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> So
             let asked = asked.clone();
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
-                while let Some((_, headers)) = head(&mut stream).await {
+                while let Some((line, headers)) = head(&mut stream).await {
                     let Some(body) = body(&mut stream, &headers).await else { return };
                     asked.fetch_add(1, Ordering::Relaxed);
-                    if !answer(&mut stream, behaviour, body.len()).await {
+                    if !answer(&mut stream, behaviour, &line, body.len()).await {
                         return;
                     }
                 }
@@ -103,8 +103,13 @@ pub(crate) async fn backend(behaviour: Behaviour, asked: Arc<AtomicUsize>) -> So
 }
 
 /// Answers as scripted; false if the connection is to be closed.
-async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, asked_with: usize) -> bool {
+async fn answer(stream: &mut BufReader<TcpStream>, behaviour: Behaviour, asked: &str, asked_with: usize) -> bool {
     let (status, text) = match behaviour {
+        Behaviour::Repeat => (200, asked.to_owned()),
+        Behaviour::Described(outputs, text) => {
+            let head = format!("HTTP/1.1 200 OK\r\nx-modelyard-outputs: {outputs}\r\ncontent-length: {}", text.len());
+            return stream.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).await.is_ok();
+        }
         Behaviour::Ok(text) => (200, text.to_owned()),
         Behaviour::Status(status) => (status, "{\"error\":\"scripted\"}".to_owned()),
         Behaviour::CountBody => (200, asked_with.to_string()),

@@ -36,6 +36,10 @@ pub(crate) enum Behaviour {
     Slow(Duration, &'static str),
     /// Answers with the length of the request's body.
     CountBody,
+    /// Answers with the request's first line.
+    Repeat,
+    /// Answers, and says in a header what its outputs are.
+    Described(&'static str, &'static str),
 }
 
 pub(crate) struct Gateway {
