@@ -184,6 +184,28 @@ async fn each_artifact_that_cannot_be_served_is_refused_in_its_own_words_and_lea
 }
 
 #[tokio::test]
+async fn an_engine_that_cannot_load_the_version_is_refused_at_its_line_and_one_that_can_is_used() {
+    let stack = Stack::start().await;
+    for (engine, words) in
+        [("dense", "it is onnx, and dense loads dense"), ("tensorflow", "tensorflow loads tensorflow")]
+    {
+        let text = manifest("3", &format!("engine: {engine}, {ROLLING}"));
+        let refused = stack.try_apply(&text, false, None).await.unwrap_err();
+        let ClientError::Refused(problem) = refused else { panic!("{refused}") };
+        let error = &problem.errors[0];
+        assert_eq!((problem.status, error.path.as_str(), error.line), (422, "spec.engine", Some(12)), "{error}");
+        assert!(error.message.contains(words), "{error}");
+    }
+    assert!(stack.client.models().await.unwrap().is_empty(), "all documents or none");
+    stack.apply_and_wait(&manifest("1", &format!("engine: rten, {ROLLING}"))).await;
+    assert_eq!(stack.infer().await, ("1".into(), 3.0));
+    // Another engine is another set of workers, and so a revision.
+    let with_threads = manifest("1", &format!("engine: {{name: rten, threads: {{intra: 2}}}}, {ROLLING}"));
+    assert_eq!(stack.apply_and_wait(&with_threads).await, RevisionNumber(2));
+    assert_eq!(stack.infer().await, ("1".into(), 3.0));
+}
+
+#[tokio::test]
 async fn a_version_is_immutable_and_a_pinned_digest_is_kept_to() {
     let stack = Stack::start().await;
     stack.apply(&manifest("1", ROLLING)).await;

@@ -110,8 +110,9 @@ fn models_of_scikit_learn_answer_as_it_does() {
     let models: Vec<Model> = serde_json::from_slice(&std::fs::read(directory.join("models.json")).unwrap()).unwrap();
     assert!(models.len() > 30);
 
-    let ours = EngineOptions { onnxruntime: None, parallelism: 1 };
-    let theirs = EngineOptions { onnxruntime: Some(variable("MODELYARD_TEST_ONNXRUNTIME")), parallelism: 1 };
+    let ours = EngineOptions::default();
+    let theirs =
+        EngineOptions { onnxruntime: Some(variable("MODELYARD_TEST_ONNXRUNTIME")), ..EngineOptions::default() };
     for model in models {
         let open = |extension: &str, options: &EngineOptions| {
             let file = model.file(directory, extension);

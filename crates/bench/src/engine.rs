@@ -28,7 +28,8 @@ pub(crate) struct Figures {
 /// # Errors
 /// If the model cannot be loaded, or refuses the request.
 pub(crate) fn run(args: &EngineArgs) -> anyhow::Result<Figures> {
-    let options = EngineOptions { onnxruntime: args.onnxruntime.clone(), parallelism: args.threads };
+    let options =
+        EngineOptions { onnxruntime: args.onnxruntime.clone(), parallelism: args.threads, ..EngineOptions::default() };
     let engine = load(Format::Onnx, &args.model, &options)?;
     let body = std::fs::read(&args.request).with_context(|| format!("cannot read {}", args.request.display()))?;
     let request = InferRequest::from_json(&body)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use modelyard_core::{Digest, Format, Signature};
+use modelyard_core::{Digest, EngineName, Format, Signature};
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -59,9 +59,25 @@ impl Inspector {
     /// # Errors
     /// See [`InspectError`].
     pub async fn inspect(&self, file: &Path, format: Format, digest: &Digest) -> Result<Signature, InspectError> {
+        self.inspect_with(file, format, digest, None).await
+    }
+
+    /// The same, by that engine if one is named.
+    ///
+    /// # Errors
+    /// See [`InspectError`].
+    pub async fn inspect_with(
+        &self,
+        file: &Path,
+        format: Format,
+        digest: &Digest,
+        engine: Option<EngineName>,
+    ) -> Result<Signature, InspectError> {
+        let engine = engine.map(|engine| ["--engine".to_owned(), engine.to_string()]);
         let child = Command::new(&self.worker_binary)
             .args(["inspect", "--format", format.as_str(), "--sha256", &digest.to_string()])
             .args(["--max-memory", &self.max_memory.to_string()])
+            .args(engine.iter().flatten())
             .arg("--artifact")
             .arg(file)
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::EngineSpec;
 use crate::names::{AliasName, ModelName, NameError, VersionName};
 use crate::span::Span;
 use crate::strategy::Strategy;
@@ -25,6 +26,9 @@ pub struct DeploymentSpec {
     pub resources: Resources,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
+    /// What runs it, and how. In a manifest, its name alone will do.
+    #[serde(default, skip_serializing_if = "EngineSpec::is_empty")]
+    pub engine: EngineSpec,
     /// Labels that a node must have to run its pods.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub node_selector: Labels,

@@ -11,6 +11,7 @@ pub mod chain;
 pub mod deployment;
 pub mod digest;
 pub mod disagreement;
+pub mod engine;
 pub mod event;
 pub mod evidence;
 pub mod experiment;
@@ -52,6 +53,7 @@ pub use deployment::{
 };
 pub use digest::Digest;
 pub use disagreement::{Disagreement, DisagreementExample, OutputDisagreement};
+pub use engine::{EngineName, EngineSpec, EngineThreads, Optimization, Provider};
 pub use evidence::{Evidence, EvidenceKey, EvidenceReport, VariantEvidence};
 pub use experiment::Experiment;
 pub use figure::Figure;

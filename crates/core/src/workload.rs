@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment::{Autoscaling, Batching, DeploymentSpec, DisruptionBudget, Labels, Resources, Toleration};
 use crate::digest::Digest;
+use crate::engine::EngineSpec;
 use crate::names::{DeploymentName, ModelName, NameError, VersionName};
 use crate::version::{Format, ModelVersion};
 
@@ -71,6 +72,8 @@ pub struct Workload {
     pub replicas: u32,
     pub resources: Resources,
     pub batching: Option<Batching>,
+    #[serde(default, skip_serializing_if = "EngineSpec::is_empty")]
+    pub engine: EngineSpec,
     pub node_selector: Labels,
     pub tolerations: Vec<Toleration>,
     pub autoscaling: Option<Autoscaling>,
@@ -80,7 +83,7 @@ pub struct Workload {
 impl Workload {
     /// The workload that serves `version` as `spec` asks.
     pub fn new(deployment: &DeploymentName, spec: &DeploymentSpec, version: &ModelVersion) -> Self {
-        let shape = serde_json::json!([
+        let mut shape = vec![serde_json::json!([
             version.model,
             version.version,
             version.format,
@@ -89,8 +92,13 @@ impl Workload {
             spec.batching,
             spec.node_selector,
             spec.tolerations,
-        ]);
-        let hash = Digest::of(shape.to_string().as_bytes()).to_string();
+        ])];
+        // What came later counts where it is set, so that workloads of before keep their names.
+        if !spec.engine.is_empty() {
+            shape.push(serde_json::json!({"engine": spec.engine}));
+        }
+        let shape: String = shape.iter().map(ToString::to_string).collect();
+        let hash = Digest::of(shape.as_bytes()).to_string();
         Self {
             id: WorkloadId(format!("{deployment}-{}", &hash[..10])),
             deployment: deployment.clone(),
@@ -101,6 +109,7 @@ impl Workload {
             replicas: spec.autoscaling.map_or(spec.replicas, |a| spec.replicas.clamp(a.min_replicas, a.max_replicas)),
             resources: spec.resources.clone(),
             batching: spec.batching,
+            engine: spec.engine.clone(),
             node_selector: spec.node_selector.clone(),
             tolerations: spec.tolerations.clone(),
             autoscaling: spec.autoscaling,
@@ -159,6 +168,26 @@ mod tests {
         let scaled = workload(between(4, 9));
         assert_eq!((scaled.replicas, scaled.size(), scaled.needed()), (4, 9, 4));
         assert_eq!(fixed.id, scaled.id, "who chooses the number is no part of the identity");
+    }
+
+    #[test]
+    fn an_engine_makes_other_workers_and_its_absence_none() {
+        let mut spec: DeploymentSpec = serde_json::from_value(serde_json::json!({
+            "model": "m", "version": "1", "replicas": 3, "rollbackWindow": "10m", "strategy": {"rolling": {}},
+        }))
+        .unwrap();
+        let version = serde_json::from_value(serde_json::json!({
+            "model": "m", "version": "1", "format": "onnx", "digest": Digest::of(b"m"), "size": 1,
+            "signature": {"inputs": [], "outputs": []}, "labels": {}, "metadata": {},
+        }))
+        .unwrap();
+        let name = "d".parse().unwrap();
+        // Workloads that run were named so before there was an engine to choose.
+        assert_eq!(Workload::new(&name, &spec, &version).id.as_str(), "d-b2d3fcd5f0");
+        spec.engine.name = Some(crate::engine::EngineName::Rten);
+        let other = Workload::new(&name, &spec, &version);
+        assert_ne!(other.id.as_str(), "d-b2d3fcd5f0");
+        assert_eq!(other.engine, spec.engine);
     }
 
     #[test]

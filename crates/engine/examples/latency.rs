@@ -20,7 +20,8 @@ fn main() {
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     for onnxruntime in libraries {
         if engines.is_empty() || onnxruntime.is_some() {
-            engines.push(load(Format::Onnx, &model, &EngineOptions { onnxruntime, parallelism: 1 }).unwrap());
+            engines
+                .push(load(Format::Onnx, &model, &EngineOptions { onnxruntime, ..EngineOptions::default() }).unwrap());
         }
     }
     for batch in [1, 256] {

@@ -11,11 +11,7 @@ use crate::error::InferError;
 ///
 /// # Errors
 /// If one is missing, unknown, given twice, or of another datatype or shape than the model's.
-pub(crate) fn inputs(
-    signature: &Signature,
-    unranked: &[String],
-    mut given: Vec<Tensor>,
-) -> Result<Vec<Tensor>, InferError> {
+pub fn inputs(signature: &Signature, unranked: &[String], mut given: Vec<Tensor>) -> Result<Vec<Tensor>, InferError> {
     let mut ordered = Vec::with_capacity(signature.inputs.len());
     for spec in &signature.inputs {
         let at = given.iter().position(|t| t.name == spec.name);
@@ -41,7 +37,7 @@ pub(crate) fn inputs(
 ///
 /// # Errors
 /// If the model has no such output, or one is wanted twice: engines differ in what they make of that.
-pub(crate) fn outputs(signature: &Signature, wanted: &[String]) -> Result<Vec<usize>, InferError> {
+pub fn outputs(signature: &Signature, wanted: &[String]) -> Result<Vec<usize>, InferError> {
     if wanted.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }

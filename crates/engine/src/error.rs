@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use modelyard_core::{EngineName, Format};
+
 /// Why an artifact is not served. Each has a stable [`LoadError::code`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -15,10 +17,26 @@ pub enum LoadError {
          model to ONNX"
     )]
     Pickle(&'static str),
-    #[error("it is a TensorFlow SavedModel, which is not served: export the model to ONNX (tf2onnx)")]
+    #[error(
+        "it is TorchScript, which is not served: export the model to ONNX (torch.onnx.export) from Python, where it was \
+         scripted or traced"
+    )]
+    TorchScript,
+    #[error(
+        "it is a TensorFlow SavedModel, which is not served: export it to ONNX (python -m tf2onnx.convert --saved-model \
+         DIR --output model.onnx), or freeze it into one GraphDef (docs/engines.md)"
+    )]
     SavedModel,
-    #[error("it is an HDF5 file (Keras weights), which is not served: export the model to ONNX")]
-    Hdf5,
+    #[error(
+        "it is a Keras model ({0}), which is not served: export it to ONNX (model.export(\"model.onnx\", \
+         format=\"onnx\")), or freeze it into one GraphDef (docs/engines.md)"
+    )]
+    Keras(&'static str),
+    #[error(
+        "it is a TensorFlow Lite model, which is not served: convert it to ONNX (python -m tf2onnx.convert --tflite \
+         model.tflite --output model.onnx)"
+    )]
+    TfLite,
     #[error("it is an archive ({0}), not a model: name the model file itself")]
     Archive(&'static str),
     #[error("it is a directory, not a model file")]
@@ -27,7 +45,7 @@ pub enum LoadError {
     LfsPointer,
     #[error("it is an HTML page, not a model: was a download answered with an error or a login page?")]
     Html,
-    #[error("it is a text file, not an ONNX model")]
+    #[error("it is a text file, not a model in binary")]
     Text,
     #[error("it is a binary file, not the JSON of a dense model")]
     NotJson,
@@ -41,13 +59,33 @@ pub enum LoadError {
     UnsupportedSignature(String),
     #[error("it is no valid dense model: {0}")]
     Dense(String),
-    #[error("format tensorflow is not supported by this build yet; it comes with the data path")]
+    #[error("it is no frozen TensorFlow graph: {0}")]
+    NotGraphDef(String),
+    #[error(
+        "it is a TensorFlow graph that is not frozen (node `{node}` is a {op}): its variables and functions must \
+         become constants and nodes (convert_variables_to_constants_v2, see docs/engines.md)"
+    )]
+    NotFrozen { node: String, op: String },
+    #[error(
+        "format tensorflow needs a worker that was built with it: build modelyard-worker with --features tensorflow"
+    )]
     UnsupportedFormat,
     #[error(
         "{engine} cannot run it ({reason}), and ONNX Runtime, which may, was not found: set MODELYARD_ONNXRUNTIME to \
          the path of its library (libonnxruntime.so, from the onnxruntime wheel or a release)"
     )]
     NeedsOnnxRuntime { engine: &'static str, reason: String },
+    #[error(
+        "the engine onnxruntime was asked for ({asked}), and its library was not found: set MODELYARD_ONNXRUNTIME to \
+         its path (libonnxruntime.so, from the onnxruntime wheel or a release)"
+    )]
+    NoOnnxRuntime { asked: &'static str },
+    #[error("the engine {engine} loads {}, not {format}", .engine.format())]
+    OtherFormat { engine: EngineName, format: Format },
+    #[error("its weights cannot be narrowed: {0}")]
+    Quantize(String),
+    #[error("it cannot compute where it was asked to: {0}")]
+    Provider(String),
     #[error("the ONNX Runtime library {path} cannot be used: {reason}")]
     Library { path: PathBuf, reason: String },
     #[error("{engine} refuses it: {reason}")]
@@ -64,7 +102,9 @@ impl LoadError {
             Self::Empty => "empty",
             Self::Pickle(_) => "pickle",
             Self::SavedModel => "savedmodel",
-            Self::Hdf5 => "hdf5",
+            Self::Keras(_) => "keras",
+            Self::TfLite => "tflite",
+            Self::TorchScript => "torchscript",
             Self::Archive(_) => "archive",
             Self::Directory => "directory",
             Self::LfsPointer => "lfs-pointer",
@@ -76,8 +116,14 @@ impl LoadError {
             Self::ExternalData(_) => "external-data",
             Self::UnsupportedSignature(_) => "unsupported-signature",
             Self::Dense(_) => "dense-invalid",
+            Self::NotGraphDef(_) => "not-graphdef",
+            Self::NotFrozen { .. } => "not-frozen",
             Self::UnsupportedFormat => "unsupported-format",
             Self::NeedsOnnxRuntime { .. } => "needs-onnxruntime",
+            Self::NoOnnxRuntime { .. } => "no-onnxruntime",
+            Self::OtherFormat { .. } => "other-format",
+            Self::Quantize(_) => "quantize",
+            Self::Provider(_) => "provider",
             Self::Library { .. } => "onnxruntime-library",
             Self::Engine { .. } => "engine-refused",
             Self::Panicked(..) => "engine-crashed",
@@ -97,7 +143,10 @@ pub enum InferError {
 }
 
 /// Runs `work`, and turns a panic into the message it carried.
-pub(crate) fn no_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// That message.
+pub fn no_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|payload| {
         let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
         text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())

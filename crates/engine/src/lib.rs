@@ -1,30 +1,37 @@
-//! Loading models and running them: ONNX by ONNX Runtime, rten or onnx-ml, and dense networks in JSON.
+//! Loading models and running them: ONNX by ONNX Runtime, rten or onnx-ml, and dense networks in JSON. Frozen
+//! TensorFlow graphs are read here, and run by `modelyard-engine-tensorflow`, a crate of its own since it is heavy.
 //!
 //! Synchronous: whoever calls [`Engine::infer`] brings the thread. Knows no HTTP, no registry and no digests; it never
 //! fetches anything, and never unpickles or otherwise executes what an artifact holds beyond the model's own graph.
 
 mod check;
+mod chosen;
 mod dense;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod graph_def;
 mod onnx;
+mod protobuf;
 mod sniff;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use modelyard_core::{Format, Signature};
+use modelyard_core::{EngineSpec, Format, Signature};
 use modelyard_protocol::{Tensor, TensorData};
 
-pub use error::{InferError, LoadError};
+pub use check::{inputs as check_inputs, outputs as check_outputs};
+pub use error::{InferError, LoadError, no_panic};
+pub use graph_def::{GraphDefOutline, read_graph_def};
+pub use onnx::{Precision, Quantized, quantize};
 
 /// A loaded model.
 pub trait Engine: Send + Sync {
     /// The inputs and outputs as the artifact declares them.
     fn signature(&self) -> &Signature;
 
-    /// What runs it: `onnxruntime`, `rten`, `onnx-ml` or `dense`.
+    /// What runs it: `onnxruntime`, `rten`, `onnx-ml`, `tensorflow` or `dense`.
     fn name(&self) -> &'static str;
 
     /// Runs the model. `outputs` names those wanted, in order; all of them if it is empty.
@@ -33,6 +40,11 @@ pub trait Engine: Send + Sync {
     /// [`InferError::BadInput`] if inputs or output names do not match the signature, [`InferError::Failed`] if the
     /// model failed on them.
     fn infer(&self, inputs: Vec<Tensor>, outputs: &[String]) -> Result<Vec<Tensor>, InferError>;
+
+    /// Why it and no other runs the model, and how, for people; with names that stay.
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Runs `body` where calls of [`Engine::infer`] are cheapest, whichever engines they are of. A thread that serves many
@@ -51,6 +63,9 @@ pub fn fit(signature: &Signature, inputs: Vec<Tensor>, outputs: &[String]) -> Re
     check::inputs(signature, &[], inputs)
 }
 
+/// Loads a frozen TensorFlow graph with what [`read_graph_def`] read of it.
+pub type TensorflowLoader = fn(&Path, GraphDefOutline) -> Result<Box<dyn Engine>, LoadError>;
+
 /// How to load.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -59,6 +74,19 @@ pub struct EngineOptions {
     pub onnxruntime: Option<PathBuf>,
     /// How many calls of [`Engine::infer`] may run at once, at least 1; the memory of ONNX Runtime grows with it.
     pub parallelism: usize,
+    /// The engine for frozen TensorFlow graphs, where it is built in.
+    pub tensorflow: Option<TensorflowLoader>,
+    /// What the engine is asked to be.
+    pub spec: EngineSpec,
+    /// The beginning of a file's path, of this model alone, where ONNX Runtime may keep its rewritten graph.
+    pub optimized: Option<PathBuf>,
+}
+
+impl Default for EngineOptions {
+    /// What needs nothing installed, for one call at a time.
+    fn default() -> Self {
+        Self { onnxruntime: None, parallelism: 1, tensorflow: None, spec: EngineSpec::default(), optimized: None }
+    }
 }
 
 /// Refuses what is no model by its first bytes and its structure, without reading or loading all of it. What passes
@@ -74,7 +102,10 @@ pub fn examine(format: Format, path: &Path) -> Result<(), LoadError> {
             kind.must_be_binary()?;
             onnx::examine(path)
         }
-        Format::Tensorflow => Err(LoadError::UnsupportedFormat),
+        Format::Tensorflow => {
+            kind.must_be_binary()?;
+            read_graph_def(path).map(drop)
+        }
     }
 }
 
@@ -83,17 +114,24 @@ pub fn examine(format: Format, path: &Path) -> Result<(), LoadError> {
 /// # Errors
 /// See [`LoadError`].
 pub fn load(format: Format, path: &Path, options: &EngineOptions) -> Result<Box<dyn Engine>, LoadError> {
+    if let Some(engine) = options.spec.name.filter(|engine| engine.format() != format) {
+        return Err(LoadError::OtherFormat { engine, format });
+    }
     let kind = sniff::look(path)?;
     match format {
         Format::Dense => {
             kind.must_be_text()?;
-            Ok(Box::new(dense::Dense::load(path)?))
+            Ok(chosen::only(dense::Dense::load(path)?, format))
         }
         Format::Onnx => {
             kind.must_be_binary()?;
             onnx::load(path, options)
         }
-        Format::Tensorflow => Err(LoadError::UnsupportedFormat),
+        Format::Tensorflow => {
+            kind.must_be_binary()?;
+            let outline = read_graph_def(path)?;
+            Ok(chosen::only(options.tensorflow.ok_or(LoadError::UnsupportedFormat)?(path, outline)?, format))
+        }
     }
 }
 

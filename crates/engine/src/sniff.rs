@@ -44,7 +44,9 @@ pub(crate) fn look(path: &Path) -> Result<Kind, LoadError> {
         // The PROTO opcode and a protocol number, which every pickle since Python 2.3 starts with.
         [0x80, 0..=5, ..] => Err(LoadError::Pickle("")),
         [b'P', b'K', 3, 4, ..] => Err(archive(&mut file).unwrap_or(LoadError::Archive("zip"))),
-        [0x89, b'H', b'D', b'F', ..] => Err(LoadError::Hdf5),
+        [0x89, b'H', b'D', b'F', ..] => Err(LoadError::Keras("an HDF5 file")),
+        // A FlatBuffers file names its schema after the offset of its root.
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => Err(LoadError::TfLite),
         [0x1f, 0x8b, ..] => Err(LoadError::Archive("gzip")),
         _ if head.get(257..262) == Some(b"ustar") => Err(LoadError::Archive("tar")),
         _ => text(&head),
@@ -82,14 +84,16 @@ fn archive(file: &mut File) -> Option<LoadError> {
     let list = read_at(file, number(16)?, number(12)?.min(LONGEST_LIST))?;
     let names = names(&list);
     let any = |test: &dyn Fn(&str) -> bool| names.iter().any(|n| test(n));
-    Some(if any(&|n| n == "data.pkl" || n.ends_with("/data.pkl")) {
+    Some(if any(&|n| n.ends_with("/constants.pkl") || n.contains("/code/__torch__")) {
+        LoadError::TorchScript
+    } else if any(&|n| n == "data.pkl" || n.ends_with("/data.pkl")) {
         LoadError::Pickle(" (a PyTorch save)")
     } else if any(&|n| n == "saved_model.pb" || n.ends_with("/saved_model.pb")) {
         LoadError::SavedModel
     } else if any(&|n| n == "MAR-INF/MANIFEST.json") {
         LoadError::Archive("a TorchServe model archive")
     } else if any(&|n| n == "model.weights.h5") {
-        LoadError::Archive("a Keras model")
+        LoadError::Keras("a .keras archive")
     } else if any(&|n| n.ends_with(".npy")) {
         LoadError::Archive("NumPy arrays")
     } else {

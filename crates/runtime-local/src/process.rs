@@ -68,6 +68,7 @@ impl WorkerProcess {
             .args(["--listen", "127.0.0.1:0"])
             .args(["--drain-timeout", &drain.to_string()])
             .args(batching.iter().flatten())
+            .args(workload.engine.flags().into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]))
             .args(&config.worker_args)
             .env_clear()
             .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))

@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use modelyard_core::{Batching, Epoch, Observed, ReplicaPhase, ReplicaStatus, Span, Workload};
+use modelyard_core::{Batching, EngineName, EngineSpec, Epoch, Observed, ReplicaPhase, ReplicaStatus, Span, Workload};
 use modelyard_runtime::conformance::{Behaviour, Harness, run};
 use modelyard_runtime::{Runtime as _, RuntimeError};
 use modelyard_runtime_local::{LocalError, LocalRuntime, stop_all};
@@ -268,6 +268,19 @@ fn workers_batch_as_their_workload_says() {
             h.local().remove(&workload.id, EPOCH).await.unwrap();
             absent(h, &workload).await;
         }
+    });
+}
+
+#[test]
+fn workers_use_the_engine_that_their_workload_asks_for() {
+    run(async |h: &mut Local| {
+        let engine = EngineSpec { name: Some(EngineName::Rten), warm_up: Some(2), ..EngineSpec::default() };
+        let workload = Workload { engine, ..h.workload(Behaviour::Serves, 1).await };
+        h.local().ensure(&workload, EPOCH).await.unwrap();
+        until(h, &workload, |seen| seen.is_some_and(|r| r.phase == ReplicaPhase::Ready)).await;
+        let command = fs::read(format!("/proc/{}/cmdline", h.pid(&workload.id, "0"))).unwrap();
+        let arguments: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        assert!(arguments.windows(4).any(|a| a == ["--engine", "rten", "--warm-up", "2"]), "{arguments:?}");
     });
 }
 

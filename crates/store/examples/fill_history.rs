@@ -93,6 +93,7 @@ fn batch() -> anyhow::Result<ApplyBatch> {
             replicas: 0,
             resources: Resources::default(),
             batching: None,
+            engine: modelyard_core::EngineSpec::default(),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             autoscaling: None,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use modelyard_core::{Digest, Format, Span};
-use modelyard_engine::EngineOptions;
+use modelyard_core::{Digest, EngineName, EngineSpec, EngineThreads, Format, Optimization, Provider, Span};
+use modelyard_engine::{EngineOptions, Precision, TensorflowLoader};
 use reqwest::Url;
 
 use crate::compute::{BatchLimits, QueueLimits};
@@ -24,6 +24,9 @@ pub struct Cli {
 pub(crate) enum Command {
     /// Load an artifact once and print its signature, or why it is refused, as one line of JSON.
     Inspect(InspectArgs),
+    /// Make a copy of an ONNX model with narrower weights, run both, and print sizes, speeds and the largest difference
+    /// of their answers as one line of JSON, or why there is no copy.
+    Optimize(OptimizeArgs),
     /// Serve the Open Inference Protocol until SIGTERM.
     Serve(Box<ServeArgs>),
     /// Do nothing for a while. A pod that ends does so before its worker is told to, so that those who send requests
@@ -37,7 +40,7 @@ pub(crate) enum Command {
 /// What is known of a model before its artifact is at hand.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// onnx, dense or tensorflow.
+    /// onnx, tensorflow (a frozen GraphDef) or dense.
     #[arg(long)]
     pub(crate) format: Format,
     /// The digest that the artifact must have.
@@ -53,13 +56,48 @@ pub(crate) struct EngineArgs {
     /// The library of ONNX Runtime (libonnxruntime.so); ORT_DYLIB_PATH is read too. Without it, ONNX models run on rten.
     #[arg(long, value_name = "PATH", env = "MODELYARD_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// What must run the model: onnxruntime, rten, onnx-ml, tensorflow or dense. Left out, the worker chooses.
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineName>,
+    /// Threads that one inference may use within an operator (onnxruntime, rten); 1 if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    intra_threads: Option<u16>,
+    /// Operators that onnxruntime may run at once, of those that do not depend on each other; 1 if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    inter_threads: Option<u16>,
+    /// How far onnxruntime rewrites the graph: none, basic or all; all if left out.
+    #[arg(long, value_name = "LEVEL")]
+    optimization: Option<Optimization>,
+    /// Where onnxruntime computes, the first that there is: cuda, cpu. Without cpu in the list, not without the others.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    providers: Vec<Provider>,
 }
+
+/// The engine for frozen TensorFlow graphs, if it is built in.
+const TENSORFLOW: Option<TensorflowLoader> = {
+    #[cfg(feature = "tensorflow")]
+    {
+        Some(modelyard_engine_tensorflow::load)
+    }
+    #[cfg(not(feature = "tensorflow"))]
+    {
+        None
+    }
+};
 
 impl EngineArgs {
     pub(crate) fn options(&self, parallelism: usize) -> EngineOptions {
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         let common = || std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).filter(set);
-        EngineOptions { onnxruntime: self.onnxruntime.clone().filter(set).or_else(common), parallelism }
+        let spec = EngineSpec {
+            name: self.engine,
+            threads: EngineThreads { intra: self.intra_threads, inter: self.inter_threads },
+            optimization: self.optimization,
+            providers: self.providers.clone(),
+            warm_up: None,
+        };
+        let onnxruntime = self.onnxruntime.clone().filter(set).or_else(common);
+        EngineOptions { onnxruntime, parallelism, tensorflow: TENSORFLOW, spec, optimized: None }
     }
 }
 
@@ -70,6 +108,50 @@ pub(crate) struct InspectArgs {
     /// The model file.
     #[arg(long, value_name = "PATH")]
     pub(crate) artifact: PathBuf,
+    /// The most memory to use for data, in bytes; beyond it the process aborts.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_memory: Option<u64>,
+}
+
+/// What weights are kept as.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Quantize {
+    /// 8 bits, with a scale per output channel: a quarter of the size.
+    Int8,
+    /// 16 bits: half the size.
+    Fp16,
+}
+
+impl From<Quantize> for Precision {
+    fn from(quantize: Quantize) -> Self {
+        match quantize {
+            Quantize::Int8 => Self::Int8,
+            Quantize::Fp16 => Self::Fp16,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OptimizeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The model file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) artifact: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) quantize: Quantize,
+    /// Where the copy is written, if it is good enough.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// By how much an output may differ, at most, of its largest absolute value (or of 1, if that is less).
+    #[arg(long, value_name = "SHARE", default_value = "0.01")]
+    pub(crate) max_difference: f64,
+    /// Requests to compare on: of the Open Inference Protocol, as JSON, one a line. Random ones if left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) samples: Option<PathBuf>,
+    /// How many random requests.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) count: u16,
     /// The most memory to use for data, in bytes; beyond it the process aborts.
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_memory: Option<u64>,
@@ -199,6 +281,9 @@ pub(crate) struct ServeArgs {
     /// How long a request may wait for others to join it; 0ms if left out. It does not wait if none are to be expected.
     #[arg(long, value_name = "DURATION", requires = "max_batch_size")]
     pub(crate) max_batch_delay: Option<Span>,
+    /// Inferences on zeros before it is ready; 1 if left out.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) warm_up: u32,
     /// The largest request body, in bytes.
     #[arg(long, value_name = "BYTES", default_value = "67108864")]
     pub(crate) max_body: usize,

@@ -1,5 +1,6 @@
 //! `inspect`: loads an artifact once and says, as one line of JSON, what it takes and gives, or why it is refused.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ use crate::cli::InspectArgs;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Report {
-    Ok { signature: Signature, engine: &'static str },
+    Ok { signature: Signature, engine: &'static str, details: BTreeMap<&'static str, String> },
     Refused { code: &'static str, message: String },
 }
 
@@ -25,11 +26,7 @@ enum Report {
 /// # Errors
 /// If the report cannot be given, or memory cannot be limited. An artifact that is refused is no error.
 pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    if let Some(bytes) = args.max_memory {
-        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-        // Of what is written to: an allocator's reservations and a mapped file take none.
-        setrlimit(Resource::Data, limit).context("memory could not be limited")?;
-    }
+    limit_memory(args.max_memory)?;
     let report = look(args);
     let mut line = serde_json::to_vec(&report)?;
     line.push(b'\n');
@@ -38,6 +35,19 @@ pub(crate) fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         Report::Ok { .. } => ExitCode::SUCCESS,
         Report::Refused { .. } => ExitCode::from(REFUSED),
     })
+}
+
+/// Beyond it, this process aborts.
+///
+/// # Errors
+/// If memory cannot be limited.
+pub(crate) fn limit_memory(bytes: Option<u64>) -> anyhow::Result<()> {
+    if let Some(bytes) = bytes {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        // Of what is written to: an allocator's reservations and a mapped file take none.
+        setrlimit(Resource::Data, limit).context("memory could not be limited")?;
+    }
+    Ok(())
 }
 
 fn look(args: &InspectArgs) -> Report {
@@ -50,7 +60,11 @@ fn look(args: &InspectArgs) -> Report {
         return Report::Refused { code: error.code(), message: error.to_string() };
     }
     match load(model.format, artifact, &model.engine.options(1)) {
-        Ok(engine) => Report::Ok { signature: engine.signature().clone(), engine: engine.name() },
+        Ok(engine) => Report::Ok {
+            signature: engine.signature().clone(),
+            engine: engine.name(),
+            details: engine.details().into_iter().collect(),
+        },
         Err(error) => Report::Refused { code: error.code(), message: error.to_string() },
     }
 }

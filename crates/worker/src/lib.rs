@@ -1,12 +1,12 @@
 //! The worker: one process that serves one model version, or a directory of models, or inspects one artifact.
 //!
 //! `serve` answers the Open Inference Protocol until it is told to stop; `inspect` loads an artifact once, where a crash
-//! hurts nobody, and says what it is. The worker asks nobody for anything but the bytes of its artifact, where it was
+//! hurts nobody, and says what it is; `optimize` makes a smaller copy of one and measures it. The worker asks nobody for anything but the bytes of its artifact, where it was
 //! given a URL for them (`fetch`): it knows no control plane, no registry and no bucket. Whether it lives is told by the
 //! lock of its instance directory, whether it is ready by HTTP. It writes to that directory and to the artifact cache
 //! only, so the rest of its file system may be read-only, and needs no user of its own.
 //!
-//! Exit codes: 0 done or drained; 1 failed; 2 usage; 3 the artifact is refused (`inspect`); 4 another worker has the
+//! Exit codes: 0 done or drained; 1 failed; 2 usage; 3 the artifact is refused (`inspect`, `optimize`); 4 another worker has the
 //! instance directory; 5 the model could not be loaded (`serve`). An end by a signal is a crash.
 
 mod artifact;
@@ -21,6 +21,7 @@ mod inspect;
 mod lock;
 mod metrics;
 mod models;
+mod optimize;
 mod progress;
 mod serve;
 mod size;
@@ -45,6 +46,10 @@ pub fn run(cli: Cli) -> ExitCode {
     init_log();
     match cli.command {
         cli::Command::Inspect(args) => inspect::inspect(&args).unwrap_or_else(|error| {
+            tracing::error!("{error:#}");
+            ExitCode::from(FAILED)
+        }),
+        cli::Command::Optimize(args) => optimize::optimize(&args).unwrap_or_else(|error| {
             tracing::error!("{error:#}");
             ExitCode::from(FAILED)
         }),

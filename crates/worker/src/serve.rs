@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use modelyard_core::{Digest, Format};
-use modelyard_engine::{Engine, load, warm_up};
+use modelyard_engine::{Engine, EngineOptions, load, warm_up};
 use modelyard_grpc::Door;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -185,14 +185,19 @@ fn load_model(
     };
     worker.progress.set(Stage::Loading);
     let fetched = begun.elapsed();
-    let engine: Arc<dyn Engine> = Arc::from(load(format, artifact.path(), &args.engine.options(args.threads()))?);
-    if let Err(error) = warm_up(&*engine) {
-        tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
+    let optimized = Some(args.instance_dir.join(format!("optimized-{sha256}")));
+    let options = EngineOptions { optimized, ..args.engine.options(args.threads()) };
+    let engine: Arc<dyn Engine> = Arc::from(load(format, artifact.path(), &options)?);
+    for _ in 0..args.warm_up {
+        if let Err(error) = warm_up(&*engine) {
+            tracing::warn!("the warm-up on zeros failed, which real requests need not: {error}");
+            break;
+        }
     }
-    let name = engine.name();
+    let (name, details) = (engine.name(), engine.details());
     let pool = ComputePool::start(args.threads(), &worker.metrics).context("compute threads cannot be started")?;
     let lane = pool.lane(LaneOptions { engine, queue: args.queue(), batch: args.batching(), inference: None });
-    tracing::info!(engine = name, threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
+    tracing::info!(engine = name, ?details, threads = args.threads(), ?fetched, elapsed = ?begun.elapsed(), "ready");
     let in_use = match artifact {
         Artifact::File(_) => None,
         Artifact::Cached(cached) => Some(cached),

@@ -1,8 +1,9 @@
 //! Apply: manifests in, all of them or none.
 //!
-//! parse -> pin artifacts to digests -> load each new one once -> one transaction -> words for people.
+//! parse -> pin artifacts to digests -> load each new one once -> try engines that are asked for -> one transaction -> words for people.
 
 mod documents;
+mod engines;
 mod pin;
 pub mod sources;
 mod warnings;
@@ -48,6 +49,7 @@ pub async fn apply(app: &Arc<App>, files: &[BundleFile], options: Options) -> Ap
 
 async fn register(app: &App, documents: &Documents<'_>, options: &Options, pins: &mut Pins) -> ApiResult<Applied> {
     let versions = pins.pin(app, documents, options.dry_run).await?;
+    engines::check(app, documents, &versions).await?;
     let mut batch = ApplyBatch::default();
     for (index, located) in documents.all.iter().enumerate() {
         match &located.resource {

@@ -244,6 +244,25 @@ impl<'a> Fields<'a> {
         Some(items.iter().enumerate().filter_map(each).collect())
     }
 
+    /// The elements of a list of texts, each turned into its type; empty if it is not there.
+    pub(super) fn optional_texts<T: FromStr<Err: fmt::Display>>(&mut self, key: &'static str) -> Vec<T> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let Value::Sequence(items) = value else {
+            self.problem(key, format_args!("must be a list, not {}", describe(value)));
+            return Vec::new();
+        };
+        let path = self.path.key(key);
+        let mut parsed = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            match item.as_str().map(str::parse) {
+                Some(Ok(value)) => parsed.push(value),
+                Some(Err(error)) => self.problems.add(&path.index(at), error),
+                None => self.problems.add(&path.index(at), format_args!("must be a string, not {}", describe(item))),
+            }
+        }
+        parsed
+    }
+
     /// Marks a field as known without reading it.
     pub(super) fn ignore(&mut self, key: &'static str) {
         self.asked.insert(key);

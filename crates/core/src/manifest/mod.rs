@@ -2,6 +2,7 @@
 
 mod ab_test;
 mod analysis;
+mod engine;
 mod fields;
 mod locate;
 mod placement;

@@ -3,6 +3,7 @@
 use serde_yaml::Value;
 
 use super::ab_test::baseline;
+use super::engine::engine;
 use super::fields::{Fields, Path, Problems};
 use super::placement;
 use super::strategy::strategy;
@@ -124,6 +125,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
     let replicas = spec.optional_u64("replicas", 0..=1000).and_then(|n| u32::try_from(n).ok());
     let resources = spec.optional_fields("resources").map(resources).unwrap_or_default();
     let batching = spec.optional_fields("batching").and_then(batching);
+    let engine = engine(&mut spec);
     let node_selector = spec.strings("nodeSelector");
     let tolerations = spec.optional_list("tolerations").unwrap_or_default();
     let tolerations = tolerations.into_iter().filter_map(placement::toleration).collect();
@@ -150,6 +152,7 @@ fn deployment(top: &mut Fields<'_>) -> Option<DeploymentManifest> {
         replicas: replicas.unwrap_or(DeploymentSpec::DEFAULT_REPLICAS),
         resources,
         batching,
+        engine,
         node_selector,
         tolerations,
         autoscaling,

@@ -137,6 +137,52 @@ fn lines_are_found_by_path() {
     assert_eq!(line_of(LINEAR, 0, r#"metadata.labels."modelyard.dev/tier""#), Some(3));
 }
 
+#[test]
+fn an_engine_is_named_or_described() {
+    let of = |engine: &str| {
+        parse(&format!(
+            "apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: d}}\nspec:\n  model: m\n  version: \"1\"\n  engine: {engine}\n"
+        ))
+    };
+    let read = |engine: &str| match of(engine).unwrap().remove(0).resource {
+        Resource::ModelDeployment(deployment) => {
+            let json = serde_json::to_string(&deployment.spec).unwrap();
+            assert_eq!(serde_json::from_str::<DeploymentSpec>(&json).unwrap(), deployment.spec);
+            deployment.spec.engine
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(read("rten"), read("{name: rten}"));
+    let all =
+        "{name: onnxruntime, threads: {intra: 2, inter: 1}, optimization: basic, providers: [cuda, cpu], warmUp: 3}";
+    assert_eq!(
+        serde_json::json!(read(all)),
+        serde_json::json!({
+            "name": "onnxruntime", "threads": {"intra": 2, "inter": 1}, "optimization": "basic",
+            "providers": ["cuda", "cpu"], "warmUp": 3,
+        })
+    );
+    for (bad, problem) in [
+        ("tract", "7: spec.engine: "),
+        ("{name: tract}", "7: spec.engine.name: "),
+        ("3", "7: spec.engine: must be a string"),
+        ("{thread: {intra: 2}}", "7: spec.engine.thread: unknown field; this mapping may have: name, optimization"),
+        ("{threads: {intra: 0}}", "7: spec.engine.threads.intra: must be a whole number from 1 to 1024"),
+        ("{name: dense, threads: {intra: 2}}", "7: spec.engine.threads: the engine dense computes a request by one"),
+        ("{name: rten, threads: {inter: 2}}", "7: spec.engine.threads.inter: is for onnxruntime"),
+        ("{name: rten, optimization: all}", "7: spec.engine.optimization: is for onnxruntime"),
+        ("{optimization: most}", "7: spec.engine.optimization: "),
+        ("{providers: cuda}", "7: spec.engine.providers: must be a list"),
+        ("{providers: [cpu, tpu]}", "7: spec.engine.providers[1]: "),
+        ("{providers: [cuda, cuda]}", "7: spec.engine.providers: one of them is named twice"),
+        ("{name: onnx-ml, providers: [cuda]}", "7: spec.engine.providers: is for onnxruntime"),
+        ("{warmUp: -1}", "7: spec.engine.warmUp: must be a whole number from 0"),
+    ] {
+        let problems: Vec<String> = of(bad).unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(problems.iter().any(|p| p.starts_with(problem)), "{bad}: {problems:?}");
+    }
+}
+
 fn deployment(spec: &str) -> String {
     format!("apiVersion: modelyard.dev/v1\nkind: ModelDeployment\nmetadata: {{name: linear}}\nspec:\n{spec}")
 }

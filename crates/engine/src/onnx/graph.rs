@@ -8,8 +8,8 @@ use std::path::Path;
 
 use modelyard_core::{Datatype, Signature, TensorSpec};
 
-use super::protobuf::{Reader, Wire};
 use crate::error::LoadError;
+use crate::protobuf::{Reader, Wire};
 
 /// Graphs nest in `If` and `Loop`; nobody's nest deeper.
 const DEEPEST: usize = 32;
@@ -37,7 +37,7 @@ pub(crate) struct Outline {
 /// # Errors
 /// If it is no whole ONNX model, or takes or gives what is no tensor of the Open Inference Protocol.
 pub(crate) fn read(path: &Path) -> Result<Outline, LoadError> {
-    let mut reader = Reader::new(crate::open(path)?)?;
+    let mut reader = Reader::new(crate::open(path)?, LoadError::NotOnnx)?;
     let end = reader.length();
     let mut parts = Parts::default();
     while let Some(field) = reader.field(end).map_err(|e| parts.explain(e))? {

@@ -7,17 +7,20 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use modelyard_core::Signature;
+use modelyard_core::{Optimization, Provider, Signature};
 use modelyard_protocol::{Tensor, TensorData};
 use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProvider as _};
+use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use super::graph::Outline;
+use super::optimized::Optimized;
 use super::zip_map;
-use crate::Engine;
 use crate::check;
 use crate::error::{InferError, LoadError, no_panic};
+use crate::{Engine, EngineOptions};
 
 const NAME: &str = "onnxruntime";
 
@@ -28,21 +31,127 @@ pub(super) struct OnnxRuntime {
     signature: Signature,
     unranked: Vec<String>,
     sessions: Pool,
+    settings: Settings,
+    /// Why not one of those asked for before it.
+    provider_reason: Option<String>,
+}
+
+/// How sessions are made.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    intra: usize,
+    inter: usize,
+    optimization: Optimization,
+    provider: Provider,
 }
 
 impl OnnxRuntime {
-    pub(super) fn load(path: &Path, outline: Outline, library: &Path, sessions: usize) -> Result<Self, LoadError> {
+    pub(super) fn load(
+        path: &Path,
+        outline: Outline,
+        library: &Path,
+        options: &EngineOptions,
+    ) -> Result<Self, LoadError> {
         let environment = environment(library)?;
-        let rewritten = if outline.has_zip_map { Some(zip_map::replaced(path)?) } else { None };
-        let open = || match no_panic(|| session(&environment, path, rewritten.as_deref())) {
-            Ok(Ok(session)) => Ok(session),
-            Ok(Err(error)) => Err(LoadError::Engine { engine: NAME, reason: error.to_string() }),
-            Err(panic) => Err(LoadError::Panicked(NAME, panic)),
+        let (provider, provider_reason) = provider(&environment, library, &options.spec.providers)?;
+        let settings = Settings {
+            intra: options.spec.threads.intra.map_or(1, usize::from),
+            inter: options.spec.threads.inter.map_or(1, usize::from),
+            optimization: options.spec.optimization.unwrap_or(Optimization::All),
+            provider,
         };
-        let sessions = (0..sessions.max(1)).map(|_| open()).collect::<Result<Vec<_>, _>>()?;
+        let rewritten = if outline.has_zip_map { Some(zip_map::replaced(path)?) } else { None };
+        let source = rewritten.as_deref().map_or(Source::File(path), Source::Memory);
+        let count = options.parallelism.max(1);
+        // For one session alone, writing the file costs more than is gained.
+        let is_kept = count > 1 && settings.optimization == Optimization::All && provider == Provider::Cpu;
+        let optimized = options.optimized.as_ref().filter(|_| is_kept).and_then(|p| Optimized::of(path, p));
+        let sessions = sessions(&environment, source, settings, optimized.as_ref(), count)?;
         let Outline { signature, unranked, .. } = outline;
-        Ok(Self { signature, unranked, sessions: Pool { free: Mutex::new(sessions), returned: Condvar::new() } })
+        let sessions = Pool { free: Mutex::new(sessions), returned: Condvar::new() };
+        Ok(Self { signature, unranked, sessions, settings, provider_reason })
     }
+}
+
+/// Where a session has its model from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    File(&'a Path),
+    Memory(&'a [u8]),
+}
+
+/// `count` of them, of which all but the first read what that has made of the graph, if it may be kept.
+fn sessions(
+    environment: &Environment,
+    source: Source<'_>,
+    settings: Settings,
+    optimized: Option<&Optimized>,
+    count: usize,
+) -> Result<Vec<Session>, LoadError> {
+    let open = |source, settings, keep: Option<&Path>| match no_panic(|| session(environment, source, settings, keep)) {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(LoadError::Engine { engine: NAME, reason: error.to_string() }),
+        Err(panic) => Err(LoadError::Panicked(NAME, panic)),
+    };
+    let as_it_is = Settings { optimization: Optimization::None, ..settings };
+    let mut sessions = Vec::with_capacity(count);
+    if let Some(optimized) = optimized {
+        match optimized.found().map(|file| open(Source::File(file), as_it_is, None)) {
+            Some(Ok(session)) => sessions.push(session),
+            Some(Err(_)) => optimized.discard(),
+            None => {}
+        }
+        let part = optimized.part();
+        // Where it cannot be written, sessions do without.
+        if sessions.is_empty()
+            && let Ok(session) = open(source, settings, Some(&part))
+        {
+            optimized.keep(&part);
+            sessions.push(session);
+        }
+    }
+    while sessions.len() < count {
+        let session = match optimized.filter(|_| !sessions.is_empty()).and_then(Optimized::found) {
+            Some(file) => open(Source::File(file), as_it_is, None),
+            None => open(source, settings, None),
+        };
+        sessions.push(session?);
+    }
+    Ok(sessions)
+}
+
+/// The first of `wanted` that works here, and why not those before it.
+fn provider(
+    environment: &Environment,
+    library: &Path,
+    wanted: &[Provider],
+) -> Result<(Provider, Option<String>), LoadError> {
+    let mut reasons = Vec::new();
+    for provider in wanted {
+        let works = match provider {
+            Provider::Cpu => Ok(()),
+            Provider::Cuda => no_panic(|| has_cuda(environment)).and_then(|works| works),
+        };
+        match works {
+            Ok(()) => return Ok((*provider, (!reasons.is_empty()).then(|| reasons.join("; ")))),
+            Err(reason) => reasons.push(format!("{provider}: {reason}")),
+        }
+    }
+    if wanted.is_empty() {
+        return Ok((Provider::Cpu, None));
+    }
+    let remedy = "add `cpu` to the providers to do without";
+    Err(LoadError::Provider(format!("{} (the library is {}); {remedy}", reasons.join("; "), library.display())))
+}
+
+/// Whether the library has CUDA, and CUDA a device.
+fn has_cuda(environment: &Environment) -> Result<(), String> {
+    if !CUDA::is_available().map_err(|error| error.to_string())? {
+        return Err("this ONNX Runtime was built without CUDA: onnxruntime-gpu has it".into());
+    }
+    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+    let with_cuda = builder.with_execution_providers([CUDA::default().build().error_on_failure()]);
+    with_cuda.map(drop).map_err(|error| error.to_string())
 }
 
 fn environment(library: &Path) -> Result<Environment, LoadError> {
@@ -66,13 +175,33 @@ fn environment(library: &Path) -> Result<Environment, LoadError> {
     Ok(environment)
 }
 
-/// `rewritten`: what to load instead of the file.
-fn session(environment: &Environment, path: &Path, rewritten: Option<&[u8]>) -> Result<Session, ort::Error> {
+/// `keep`: where the rewritten graph is written.
+fn session(
+    environment: &Environment,
+    source: Source<'_>,
+    settings: Settings,
+    keep: Option<&Path>,
+) -> Result<Session, ort::Error> {
     let builder = Session::builder(environment)?;
-    let mut builder = builder.with_intra_threads(1)?;
-    match rewritten {
-        Some(bytes) => builder.commit_from_memory(bytes),
-        None => builder.commit_from_file(path),
+    let mut builder = builder.with_intra_threads(settings.intra)?;
+    if settings.inter > 1 {
+        builder = builder.with_parallel_execution(true)?.with_inter_threads(settings.inter)?;
+    }
+    builder = match settings.optimization {
+        Optimization::None => builder.with_optimization_level(GraphOptimizationLevel::Disable)?,
+        Optimization::Basic => builder.with_optimization_level(GraphOptimizationLevel::Level1)?,
+        // Its own default.
+        Optimization::All => builder,
+    };
+    if settings.provider == Provider::Cuda {
+        builder = builder.with_execution_providers([CUDA::default().build().error_on_failure()])?;
+    }
+    if let Some(keep) = keep {
+        builder = builder.with_optimized_model_path(keep)?;
+    }
+    match source {
+        Source::Memory(bytes) => builder.commit_from_memory(bytes),
+        Source::File(path) => builder.commit_from_file(path),
     }
 }
 
@@ -101,6 +230,18 @@ impl Engine for OnnxRuntime {
             places.iter().map(one).collect()
         };
         no_panic(run).map_err(|panic| InferError::Failed(format!("ONNX Runtime crashed: {panic}")))?
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let Settings { intra, inter, optimization, provider } = self.settings;
+        let mut details = vec![
+            ("execution_provider", provider.to_string()),
+            ("intra_threads", intra.to_string()),
+            ("inter_threads", inter.to_string()),
+            ("graph_optimization", optimization.to_string()),
+        ];
+        details.extend(self.provider_reason.clone().map(|reason| ("execution_provider_reason", reason)));
+        details
     }
 }
 

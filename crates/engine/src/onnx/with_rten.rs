@@ -28,10 +28,13 @@ pub(super) struct Rten {
     unranked: Vec<String>,
     inputs: Vec<NodeId>,
     outputs: Vec<NodeId>,
+    /// For all callers together, if an inference may use more than its caller's thread.
+    shared_pool: Option<Arc<ThreadPool>>,
+    threads: usize,
 }
 
 impl Rten {
-    pub(super) fn load(path: &Path, outline: Outline) -> Result<Self, LoadError> {
+    pub(super) fn load(path: &Path, outline: Outline, threads: usize) -> Result<Self, LoadError> {
         let Outline { signature, unranked, .. } = outline;
         let needs = |reason| LoadError::NeedsOnnxRuntime { engine: NAME, reason };
         if let Some(spec) = signature.inputs.iter().chain(&signature.outputs).find(|s| !known(s.datatype)) {
@@ -51,7 +54,8 @@ impl Rten {
         };
         let inputs = signature.inputs.iter().map(node).collect::<Result<_, _>>()?;
         let outputs = signature.outputs.iter().map(node).collect::<Result<_, _>>()?;
-        Ok(Self { model, signature, unranked, inputs, outputs })
+        let shared_pool = (threads > 1).then(|| Arc::new(ThreadPool::with_num_threads(threads)));
+        Ok(Self { model, signature, unranked, inputs, outputs, shared_pool, threads })
     }
 }
 
@@ -70,11 +74,16 @@ impl Engine for Rten {
         let values = self.inputs.iter().zip(inputs).map(|(id, tensor)| Ok((*id, to_value(tensor)?.into())));
         let values = values.collect::<Result<_, InferError>>()?;
         let nodes: Vec<NodeId> = places.iter().map(|place| self.outputs[*place]).collect();
-        let options = RunOptions::default().with_thread_pool(Some(pool()));
+        let pool = self.shared_pool.clone().unwrap_or_else(pool);
+        let options = RunOptions::default().with_thread_pool(Some(pool));
         let values = no_panic(|| self.model.run(values, &nodes, Some(options)))
             .map_err(|panic| InferError::Failed(format!("rten crashed: {panic}")))?
             .map_err(|error| InferError::Failed(error.to_string()))?;
         places.iter().zip(values).map(|(place, value)| to_tensor(&self.signature.outputs[*place], value)).collect()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![("intra_threads", self.threads.to_string())]
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use super::protobuf::{Reader, Wire};
+use super::splice::{Edit, spliced, write_bytes, write_varint};
 use crate::error::LoadError;
+use crate::protobuf::{Reader, Wire};
 
 /// The largest file that is rewritten, in bytes: Protocol Buffers have no larger ones in memory.
 const LARGEST: u64 = 1 << 31;
@@ -19,7 +20,7 @@ const OPSET: u64 = 13;
 
 /// The bytes of the model without its ZipMap nodes.
 pub(crate) fn replaced(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let mut reader = Reader::new(crate::open(path)?)?;
+    let mut reader = Reader::new(crate::open(path)?, LoadError::NotOnnx)?;
     let end = reader.length();
     if end > LARGEST {
         return Err(LoadError::UnsupportedSignature(
@@ -51,9 +52,6 @@ pub(crate) fn replaced(path: &Path) -> Result<Vec<u8>, LoadError> {
     }
     Ok(model)
 }
-
-/// What comes in the place of a part of the file.
-type Edit = (Range<u64>, Vec<u8>);
 
 /// GraphProto
 struct Graph {
@@ -112,24 +110,6 @@ impl Graph {
         write_bytes(&mut field, 7, &spliced(bytes, &self.content, &edits));
         field
     }
-}
-
-/// `bytes` within `range`, with edits, which are in order and do not overlap.
-fn spliced(bytes: &[u8], range: &Range<u64>, edits: &[Edit]) -> Vec<u8> {
-    // A file that changed since it was examined gives less than it said, and is refused by who reads on.
-    let part = |from: u64, to: u64| {
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-        bytes.get(place(from)..place(to)).unwrap_or_default()
-    };
-    let mut out = Vec::new();
-    let mut at = range.start;
-    for (place, new) in edits {
-        out.extend_from_slice(part(at, place.start));
-        out.extend_from_slice(new);
-        at = place.end;
-    }
-    out.extend_from_slice(part(at, range.end));
-    out
 }
 
 /// NodeProto
@@ -199,23 +179,4 @@ fn probabilities(name: &str) -> Vec<u8> {
     write_bytes(&mut value, 2, &value_type);
     write_bytes(&mut field, 12, &value);
     field
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number.to_le_bytes()[0] | 0x80);
-        number >>= 7;
-    }
-    out.push(number.to_le_bytes()[0]);
-}
-
-fn write_varint(out: &mut Vec<u8>, field: u64, number: u64) {
-    write_number(out, field << 3);
-    write_number(out, number);
-}
-
-fn write_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    write_number(out, (field << 3) | 2);
-    write_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
 }

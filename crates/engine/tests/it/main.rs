@@ -15,14 +15,18 @@ use modelyard_engine::EngineOptions;
 
 /// rten, and ONNX Runtime where `MODELYARD_ONNXRUNTIME` names its library.
 fn engines() -> Vec<EngineOptions> {
-    let mut engines = vec![EngineOptions { onnxruntime: None, parallelism: 1 }];
+    let mut engines = vec![EngineOptions::default()];
     match std::env::var_os("MODELYARD_ONNXRUNTIME") {
-        Some(path) => engines.push(EngineOptions { onnxruntime: Some(PathBuf::from(path)), parallelism: 2 }),
+        Some(path) => engines.push(EngineOptions {
+            onnxruntime: Some(PathBuf::from(path)),
+            parallelism: 2,
+            ..EngineOptions::default()
+        }),
         None => eprintln!("MODELYARD_ONNXRUNTIME is not set: ONNX Runtime is left out"),
     }
     engines
 }
 
 fn rten() -> EngineOptions {
-    EngineOptions { onnxruntime: None, parallelism: 1 }
+    EngineOptions::default()
 }

@@ -1,8 +1,8 @@
 //! Datatypes and shapes at the boundary, concurrency, and what each engine refuses.
 
 use half::f16;
-use modelyard_core::{Format, TensorSpec};
-use modelyard_engine::{Engine, EngineOptions, InferError, LoadError, load};
+use modelyard_core::{EngineName, EngineSpec, EngineThreads, Format, TensorSpec};
+use modelyard_engine::{Engine, EngineOptions, InferError, LoadError, in_engines_pool, load};
 use modelyard_protocol::{Tensor, TensorData};
 
 use crate::onnx_writer::{BOOL, DOUBLE, FLOAT, FLOAT16, INT64, OnnxModel, UINT16};
@@ -115,6 +115,30 @@ fn what_an_engine_lacks_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn an_engine_that_was_asked_for_is_used_or_refused_and_no_other_taken() {
+    let ask = |name| EngineOptions { spec: EngineSpec { name: Some(name), ..EngineSpec::default() }, ..rten() };
+    let used = open(add(FLOAT), &ask(EngineName::OnnxMl)).unwrap();
+    assert_eq!((used.name(), used.details()), ("onnx-ml", vec![("engine_reason", "it was asked for".into())]));
+    let error = open(add(UINT16), &ask(EngineName::Rten)).err().unwrap();
+    assert_eq!(error.code(), "engine-refused");
+    let message = error.to_string();
+    assert!(message.contains("it has no UINT16") && message.contains("without `engine`"), "{message}");
+    assert_eq!(open(add(FLOAT), &ask(EngineName::Dense)).err().unwrap().code(), "other-format");
+    assert_eq!(open(add(FLOAT), &ask(EngineName::OnnxRuntime)).err().unwrap().code(), "no-onnxruntime");
+}
+
+#[test]
+fn rten_may_use_more_threads_than_its_callers() {
+    let threads = EngineThreads { intra: Some(2), inter: None };
+    let options = EngineOptions { spec: EngineSpec { threads, ..EngineSpec::default() }, ..rten() };
+    let model = open(add(FLOAT), &options).unwrap();
+    assert!(model.details().contains(&("intra_threads", "2".into())), "{:?}", model.details());
+    let mut answers = Vec::new();
+    in_engines_pool(&mut || answers = model.infer(vec![tensor("a", TensorData::Fp32(vec![2.0]))], &[]).unwrap());
+    assert_eq!(answers, [tensor("b", TensorData::Fp32(vec![4.0]))]);
+}
+
+#[test]
 fn operators_of_onnx_ml_run_with_and_without_its_runtime() {
     let ml = OnnxModel::default()
         .foreign_node("ai.onnx.ml", "Binarizer", &["a"], &["b"])
@@ -131,7 +155,8 @@ fn operators_of_onnx_ml_run_with_and_without_its_runtime() {
 
 #[test]
 fn a_library_that_is_none_is_named() {
-    let options = EngineOptions { onnxruntime: Some("/nonexistent/libonnxruntime.so".into()), parallelism: 1 };
+    let options =
+        EngineOptions { onnxruntime: Some("/nonexistent/libonnxruntime.so".into()), ..EngineOptions::default() };
     let error = open(add(FLOAT), &options).err().unwrap();
     assert_eq!(error.code(), "onnxruntime-library");
     assert!(error.to_string().contains("/nonexistent/libonnxruntime.so"), "{error}");

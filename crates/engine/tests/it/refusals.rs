@@ -56,7 +56,7 @@ fn each_kind_of_file_has_its_own_refusal() {
         (&zip(&["saved_model.pb", "variables/variables.index"]), "savedmodel"),
         (&zip(&["readme.txt"]), "archive"),
         (b"PK\x03\x04 cut off", "archive"),
-        (b"\x89HDF\r\n\x1a\n", "hdf5"),
+        (b"\x89HDF\r\n\x1a\n", "keras"),
         (b"\x1f\x8b\x08\x00", "archive"),
         (b"<!DOCTYPE html><title>Sign in</title>", "html"),
         (b"  <html>404</html>", "html"),
@@ -72,7 +72,7 @@ fn each_kind_of_file_has_its_own_refusal() {
     assert_eq!(code(&add(), Format::Dense), "not-json");
     assert_eq!(code(b"notes", Format::Dense), "dense-invalid");
     assert_eq!(code(b"\x80\x04.", Format::Dense), "pickle");
-    assert_eq!(code(&add(), Format::Tensorflow), "unsupported-format");
+    assert_eq!(code(&add(), Format::Tensorflow), "not-graphdef");
 }
 
 #[test]

@@ -108,6 +108,7 @@ pub(crate) fn spec(version: &str, strategy: Strategy) -> DeploymentSpec {
         autoscaling: None,
         disruption_budget: None,
         batching: None,
+        engine: modelyard_core::EngineSpec::default(),
         rollback_window: Span::from_secs(600),
         allow_schema_change: false,
         strategy,

@@ -135,6 +135,7 @@ fn arguments(workload: &Workload, settings: &KubeSettings) -> Vec<String> {
         flag("max-batch-size", batching.max_batch_size.to_string());
         flag("max-batch-delay", batching.max_delay.to_string());
     }
+    arguments.extend(workload.engine.flags().into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     arguments
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use modelyard_core::{Autoscaling, Batching, DisruptionBudget, Resources, Span, Toleration};
+use modelyard_core::{Autoscaling, Batching, DisruptionBudget, EngineName, EngineSpec, Resources, Span, Toleration};
 
 use super::*;
 use crate::config::ArtifactCache;
@@ -70,6 +70,15 @@ fn a_workload_with_everything() {
     let built = build(&workload, &settings);
     assert_eq!(built.lacking, [""; 0]);
     insta::assert_yaml_snapshot!("everything", built.objects.values().collect::<Vec<_>>());
+}
+
+#[test]
+fn workers_use_the_engine_that_their_workload_asks_for() {
+    let engine = EngineSpec { name: Some(EngineName::OnnxRuntime), ..EngineSpec::default() };
+    let built = build(&Workload { engine, ..workload() }, &settings());
+    let arguments = &built.objects[&Kind::Deployment]["spec"]["template"]["spec"]["containers"][0]["args"];
+    let arguments = arguments.as_array().expect("arguments");
+    assert!(arguments.windows(2).any(|a| a == ["--engine", "onnxruntime"]), "{arguments:?}");
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl Harness for Kube {
             autoscaling: None,
             disruption_budget: None,
             batching: None,
+            engine: modelyard_core::EngineSpec::default(),
         }
     }
 

@@ -127,6 +127,7 @@ impl Harness for Local {
             autoscaling: None,
             disruption_budget: None,
             batching: None,
+            engine: modelyard_core::EngineSpec::default(),
         }
     }
 

@@ -56,6 +56,7 @@ pub(crate) fn spec(rng: &mut Rng) -> Result<DeploymentSpec, NameError> {
         autoscaling: None,
         disruption_budget: None,
         batching: None,
+        engine: modelyard_core::EngineSpec::default(),
         rollback_window: Span::from_secs(windows[rng.usize(..windows.len())]),
         allow_schema_change: false,
         strategy,

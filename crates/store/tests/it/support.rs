@@ -66,6 +66,7 @@ pub(crate) fn deployment(text: &str, version: &str) -> DeploymentManifest {
         autoscaling: None,
         disruption_budget: None,
         batching: None,
+        engine: modelyard_core::EngineSpec::default(),
         rollback_window: Span::from_secs(600),
         allow_schema_change: false,
         strategy: Strategy::rolling(),

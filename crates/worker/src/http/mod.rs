@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use modelyard_core::Format;
+use modelyard_engine::Engine;
 use modelyard_grpc::Rest;
 use modelyard_protocol::{
     AnyPath, BINARY_EXTENSION, Coding, Framing, GRPC_TIMEOUT, JSON_LENGTH, Live, ModelAction, ModelMetadata,
@@ -195,6 +196,8 @@ fn metadata(slot: &Slot, model: &Loaded) -> ModelMetadata {
     let engine = model.lane.engine();
     let platform = match model.format {
         Format::Dense => engine.name().to_owned(),
+        // As Triton calls it.
+        Format::Tensorflow => "tensorflow_graphdef".to_owned(),
         format => format!("{format}_{}", engine.name()),
     };
     let signature = engine.signature().clone();
@@ -204,7 +207,7 @@ fn metadata(slot: &Slot, model: &Loaded) -> ModelMetadata {
         platform,
         inputs: signature.inputs,
         outputs: signature.outputs,
-        parameters: batching(model.lane.batching()),
+        parameters: batching(model.lane.batching()).into_iter().chain(of_engine(engine)).collect(),
     }
 }
 
@@ -329,6 +332,13 @@ fn codings(headers: &HeaderMap) -> Result<(Framing, Coding), Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let framing = Framing::read(header(JSON_LENGTH), header(header::CONTENT_ENCODING.as_str()))?;
     Ok((framing, header(header::ACCEPT_ENCODING.as_str()).map_or(Coding::Identity, Coding::accepted)))
+}
+
+/// What a model's metadata says of its engine.
+fn of_engine(engine: &dyn Engine) -> impl Iterator<Item = (String, Parameter)> {
+    let name = ("engine", engine.name().to_owned());
+    let all = std::iter::once(name).chain(engine.details());
+    all.map(|(name, value)| (name.to_owned(), Parameter::String(value)))
 }
 
 /// What a model's metadata says of batching, where it was asked for.

@@ -27,7 +27,11 @@ fn inspect(artifact: &Path, format: &str, sha256: &str) -> (Option<i32>, Value) 
 
 #[test]
 fn a_model_is_described() {
-    for (name, format, engine) in [("linear-1.onnx", "onnx", "rten"), ("linear-dense.json", "dense", "dense")] {
+    let rten = json!({"engine_reason": "ONNX Runtime is not at hand", "intra_threads": "1"});
+    let dense = json!({"engine_reason": "it is the engine for the format dense"});
+    for (name, format, engine, details) in
+        [("linear-1.onnx", "onnx", "rten", rten), ("linear-dense.json", "dense", "dense", dense)]
+    {
         let path = example(name);
         let expected = json!({"ok": {
             "signature": {
@@ -35,6 +39,7 @@ fn a_model_is_described() {
                 "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
             },
             "engine": engine,
+            "details": details,
         }});
         assert_eq!(inspect(&path, format, &digest(&path)), (Some(0), expected), "{name}");
     }
@@ -52,7 +57,7 @@ fn each_refusal_has_its_code_and_message() {
         (b"", "onnx", "empty", "0 bytes"),
         (b"<html>", "onnx", "html", "HTML page"),
         (br#"{"layers":[{"weights":[[1]],"bias":[1,2]}]}"#, "dense", "dense-invalid", "layer 0"),
-        (&whole, "tensorflow", "unsupported-format", "not supported by this build yet"),
+        (&whole, "tensorflow", "not-graphdef", "it is no frozen TensorFlow graph"),
     ];
     for (bytes, format, code, message) in cases {
         std::fs::write(&path, bytes).unwrap();

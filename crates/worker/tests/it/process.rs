@@ -32,7 +32,11 @@ pub(crate) fn binary() -> Command {
 }
 
 pub(crate) fn serve(dir: &Path, artifact: &Path) -> Command {
-    let format = if artifact.extension().is_some_and(|e| e == "json") { "dense" } else { "onnx" };
+    let format = match artifact.extension().and_then(|e| e.to_str()) {
+        Some("json") => "dense",
+        Some("pb") => "tensorflow",
+        _ => "onnx",
+    };
     let mut command = binary();
     command
         .args(["serve", "--model-name", "linear", "--model-version", "2", "--format", format])

@@ -19,6 +19,7 @@ fn the_protocol_is_served() {
         "name": "linear", "versions": ["2"], "platform": "onnx_rten",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+        "parameters": {"engine": "rten", "engine_reason": "ONNX Runtime is not at hand", "intra_threads": "1"},
     });
     assert_eq!(worker.get("/v2/models/linear").json(), metadata);
     assert_eq!(worker.get("/v2/models/linear/versions/2").json(), metadata);

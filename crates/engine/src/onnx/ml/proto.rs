@@ -14,7 +14,7 @@ use super::attributes::{Attribute, Attributes, Strings};
 use super::limits::{MOST_NODES, MOST_PARTS};
 use super::value::{MOST_DIMENSIONS, Value};
 use crate::error::LoadError;
-use crate::onnx::protobuf::{Reader, Wire};
+use crate::protobuf::{Reader, Wire};
 
 /// The largest file that is read, in bytes. All of it is kept in memory for a while, several times over.
 const LARGEST: u64 = 1 << 30;
@@ -56,7 +56,7 @@ impl Room {
 const RECORD: usize = 8;
 
 pub(super) fn read(path: &Path) -> Result<Graph, LoadError> {
-    let mut reader = Reader::new(crate::open(path)?)?;
+    let mut reader = Reader::new(crate::open(path)?, LoadError::NotOnnx)?;
     let end = reader.length();
     if end > LARGEST {
         return Err(super::refuse(format!("it has {end} bytes, and at most {LARGEST} are read")));

@@ -1,5 +1,5 @@
 //! Protocol Buffers by hand, straight from a file: seeks over what nobody asks for, so that a model's weights are
-//! never read. Knows the encoding, not ONNX.
+//! never read. Knows the encoding, not what is encoded.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read as _};
@@ -11,7 +11,7 @@ const LONGEST_STRING: u64 = 1 << 16;
 
 /// How a field's value is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Varint,
     Fixed64,
     Bytes,
@@ -20,30 +20,33 @@ pub(super) enum Wire {
 
 /// A field whose value is yet to be read or skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) number: u64,
-    pub(super) wire: Wire,
+pub(crate) struct Field {
+    pub(crate) number: u64,
+    pub(crate) wire: Wire,
 }
 
-pub(super) struct Reader {
+pub(crate) struct Reader {
     file: BufReader<File>,
     at: u64,
     length: u64,
+    /// What a file is not, whose encoding is broken.
+    broken: fn(String) -> LoadError,
 }
 
 impl Reader {
-    pub(super) fn new(file: File) -> Result<Self, LoadError> {
+    /// `broken` makes the error for a file with a broken encoding.
+    pub(crate) fn new(file: File, broken: fn(String) -> LoadError) -> Result<Self, LoadError> {
         let length = file.metadata().map_err(LoadError::Io)?.len();
-        Ok(Self { file: BufReader::new(file), at: 0, length })
+        Ok(Self { file: BufReader::new(file), at: 0, length, broken })
     }
 
     /// The length of the file in bytes.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// The next field of a message that ends at `end`; `None` if that is here.
-    pub(super) fn field(&mut self, end: u64) -> Result<Option<Field>, LoadError> {
+    pub(crate) fn field(&mut self, end: u64) -> Result<Option<Field>, LoadError> {
         if self.at >= end {
             return if self.at == end { Ok(None) } else { Err(self.malformed("a field overruns its message")) };
         }
@@ -61,7 +64,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, LoadError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, LoadError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let mut byte = [0];
@@ -76,7 +79,7 @@ impl Reader {
     }
 
     /// Where the message that starts here ends.
-    pub(super) fn message(&mut self) -> Result<u64, LoadError> {
+    pub(crate) fn message(&mut self) -> Result<u64, LoadError> {
         let length = self.varint()?;
         let end = self.at.checked_add(length).ok_or_else(|| self.malformed("an absurd length"))?;
         if end > self.length {
@@ -88,7 +91,7 @@ impl Reader {
         Ok(end)
     }
 
-    pub(super) fn string(&mut self) -> Result<String, LoadError> {
+    pub(crate) fn string(&mut self) -> Result<String, LoadError> {
         let end = self.message()?;
         let length = end - self.at;
         if length > LONGEST_STRING {
@@ -101,7 +104,7 @@ impl Reader {
     }
 
     /// A field of raw bytes, which cannot be longer than the file.
-    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, LoadError> {
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, LoadError> {
         let end = self.message()?;
         let mut bytes = Vec::new();
         self.file.by_ref().take(end - self.at).read_to_end(&mut bytes).map_err(LoadError::Io)?;
@@ -109,14 +112,14 @@ impl Reader {
         Ok(bytes)
     }
 
-    pub(super) fn fixed32(&mut self) -> Result<[u8; 4], LoadError> {
+    pub(crate) fn fixed32(&mut self) -> Result<[u8; 4], LoadError> {
         let mut bytes = [0; 4];
         self.file.read_exact(&mut bytes).map_err(|error| self.io(error))?;
         self.at += 4;
         Ok(bytes)
     }
 
-    pub(super) fn fixed64(&mut self) -> Result<[u8; 8], LoadError> {
+    pub(crate) fn fixed64(&mut self) -> Result<[u8; 8], LoadError> {
         let mut bytes = [0; 8];
         self.file.read_exact(&mut bytes).map_err(|error| self.io(error))?;
         self.at += 8;
@@ -124,11 +127,11 @@ impl Reader {
     }
 
     /// How far it has read, in bytes.
-    pub(super) fn at(&self) -> u64 {
+    pub(crate) fn at(&self) -> u64 {
         self.at
     }
 
-    pub(super) fn skip(&mut self, wire: Wire) -> Result<(), LoadError> {
+    pub(crate) fn skip(&mut self, wire: Wire) -> Result<(), LoadError> {
         match wire {
             Wire::Varint => self.varint().map(drop),
             Wire::Fixed64 => self.skip_to(self.at + 8),
@@ -140,7 +143,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn skip_to(&mut self, end: u64) -> Result<(), LoadError> {
+    pub(crate) fn skip_to(&mut self, end: u64) -> Result<(), LoadError> {
         if end > self.length {
             return Err(LoadError::Truncated(format!("it ends in the middle of a number, at byte {}", self.length)));
         }
@@ -150,8 +153,8 @@ impl Reader {
         Ok(())
     }
 
-    pub(super) fn malformed(&self, problem: &str) -> LoadError {
-        LoadError::NotOnnx(format!("its Protocol Buffers encoding is broken before byte {} ({problem})", self.at))
+    pub(crate) fn malformed(&self, problem: &str) -> LoadError {
+        (self.broken)(format!("its Protocol Buffers encoding is broken before byte {} ({problem})", self.at))
     }
 
     fn io(&self, error: io::Error) -> LoadError {
