@@ -207,7 +207,7 @@ fn metadata(slot: &Slot, model: &Loaded) -> ModelMetadata {
         platform,
         inputs: signature.inputs,
         outputs: signature.outputs,
-        parameters: batching(model.lane.batching()).into_iter().chain(of_engine(engine)).collect(),
+        parameters: batching(model.lane.batching()).into_iter().chain(of_engine(&**engine)).collect(),
     }
 }
 
