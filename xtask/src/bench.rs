@@ -8,6 +8,7 @@ mod process;
 mod proxies;
 mod reconcile;
 mod rollback;
+mod worker;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -20,7 +21,7 @@ use crate::interrupt::Interrupt;
 pub(crate) struct Args {
     #[arg(value_enum)]
     what: What,
-    /// Of `rollback` [default: 50], of each version of `decisions` [default: 1000], and rounds of `gateway` [default: 5]
+    /// Of `rollback` [default: 50], of each version of `decisions` [default: 1000], and rounds of `gateway` [default: 5] and `worker` [default: 3]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Of the random numbers of `decisions`
@@ -43,6 +44,8 @@ pub(crate) struct Args {
 enum What {
     /// What a request costs the gateway, beside Envoy, nginx and haproxy
     Gateway,
+    /// What the worker leaves of the engine's speed, beside MLServer and LitServe
+    Worker,
     /// From a rollback's request to the moment from which every answer is the old version's, under load
     Rollback,
     /// From an apply of many deployments to all their objects in a cluster, beside kubectl
@@ -66,6 +69,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let (json, text) = match args.what {
         What::Gateway => tokio::select! {
             measured = gateway::measure(args.runs.unwrap_or(5), profile, quiet) => measured?,
+            _ = interrupt.wait() => anyhow::bail!("interrupted"),
+        },
+        What::Worker => tokio::select! {
+            measured = worker::measure(args.runs.unwrap_or(3), profile, quiet) => measured?,
             _ = interrupt.wait() => anyhow::bail!("interrupted"),
         },
         What::Rollback => rollback::measure(args.runs.unwrap_or(50), quiet, &mut interrupt).await?,

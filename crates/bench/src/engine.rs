@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use modelyard_core::Format;
-use modelyard_engine::{Engine, EngineOptions, load};
+use modelyard_engine::{Engine, EngineOptions, in_engines_pool, load};
 use modelyard_protocol::InferRequest;
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &EngineArgs) -> anyhow::Result<Figures> {
     let own = [std::process::id()];
     let measured = std::thread::scope(|scope| {
         for _ in 0..args.threads {
-            scope.spawn(|| engine.enter(&mut || ask(&*engine, &request, &calls, &stop)));
+            scope.spawn(|| in_engines_pool(&mut || ask(&*engine, &request, &calls, &stop)));
         }
         std::thread::sleep(args.warm_up.as_duration());
         let (began, before, used) = (Instant::now(), calls.load(Relaxed), cpu::time(&own));
