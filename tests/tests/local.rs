@@ -193,7 +193,7 @@ async fn an_engine_that_cannot_load_the_version_is_refused_at_its_line_and_one_t
         let refused = stack.try_apply(&text, false, None).await.unwrap_err();
         let ClientError::Refused(problem) = refused else { panic!("{refused}") };
         let error = &problem.errors[0];
-        assert_eq!((problem.status, error.path.as_str(), error.line), (422, "spec.engine", Some(12)), "{error}");
+        assert_eq!((problem.status, error.path.as_str(), error.line), (422, "spec.engine", Some(13)), "{error}");
         assert!(error.message.contains(words), "{error}");
     }
     assert!(stack.client.models().await.unwrap().is_empty(), "all documents or none");

@@ -25,6 +25,15 @@ pub(crate) async fn binaries(profile: Profile, console: Console) -> Result<PathB
     build(profile, &PACKAGES).await
 }
 
+/// Builds all programs together with all tests; returns the directory that holds them. Programs that were built by themselves
+/// would share little with the tests: dependencies have other features there, and the heavy ones would be built twice.
+pub(crate) async fn with_tests(console: Console) -> Result<PathBuf> {
+    console.say("building all programs and tests (the first time takes a quarter of an hour)");
+    // Not our own, which would be replaced while it runs.
+    let bins = PACKAGES.iter().flat_map(|package| ["--bin", package]);
+    run(Profile::Dev, &["--workspace", "--tests"].into_iter().chain(bins).collect::<Vec<_>>()).await
+}
+
 /// Builds the control plane alone, and says nothing on standard output; returns its path.
 pub(crate) async fn control_plane(profile: Profile) -> Result<PathBuf> {
     Ok(build(profile, &[CONTROL_PLANE]).await?.join(CONTROL_PLANE))
@@ -41,11 +50,13 @@ pub(crate) async fn some(profile: Profile, packages: &[&str]) -> Result<PathBuf>
 }
 
 async fn build(profile: Profile, packages: &[&str]) -> Result<PathBuf> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    run(profile, &["--bins"].into_iter().chain(packages).collect::<Vec<_>>()).await
+}
+
+async fn run(profile: Profile, args: &[&str]) -> Result<PathBuf> {
     let mut command = Command::from(workspace::cargo());
-    command.args(["build", "--bins"]).kill_on_drop(true);
-    for package in packages {
-        command.args(["--package", package]);
-    }
+    command.arg("build").args(args).kill_on_drop(true);
     if profile == Profile::Release {
         command.arg("--release");
     }

@@ -9,7 +9,7 @@ use modelyard_postgres_local::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
-use crate::build::{self, Profile};
+use crate::build;
 use crate::console::Console;
 use crate::interrupt::Interrupt;
 use crate::{clients, image, kube, models, prometheus, workspace};
@@ -50,7 +50,7 @@ async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Clust
         tokio::task::spawn_blocking(move || clients::prepare(console)).await.context("preparing panicked")??;
     let prometheus =
         tokio::task::spawn_blocking(move || prometheus::find(console)).await.context("preparing panicked")??;
-    let binaries = build::binaries(Profile::Dev, console).await?;
+    let binaries = build::with_tests(console).await?;
     let kubernetes = if args.fast { None } else { kubernetes(&binaries, console).await? };
     let (url, cluster) = database(console).await?;
 

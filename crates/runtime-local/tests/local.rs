@@ -274,13 +274,13 @@ fn workers_batch_as_their_workload_says() {
 #[test]
 fn workers_use_the_engine_that_their_workload_asks_for() {
     run(async |h: &mut Local| {
-        let engine = EngineSpec { name: Some(EngineName::Rten), warm_up: Some(2), ..EngineSpec::default() };
+        let engine = EngineSpec { name: Some(EngineName::Dense), warm_up: Some(2), ..EngineSpec::default() };
         let workload = Workload { engine, ..h.workload(Behaviour::Serves, 1).await };
         h.local().ensure(&workload, EPOCH).await.unwrap();
         until(h, &workload, |seen| seen.is_some_and(|r| r.phase == ReplicaPhase::Ready)).await;
         let command = fs::read(format!("/proc/{}/cmdline", h.pid(&workload.id, "0"))).unwrap();
         let arguments: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        assert!(arguments.windows(4).any(|a| a == ["--engine", "rten", "--warm-up", "2"]), "{arguments:?}");
+        assert!(arguments.windows(4).any(|a| a == ["--engine", "dense", "--warm-up", "2"]), "{arguments:?}");
     });
 }
 

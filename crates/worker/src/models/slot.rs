@@ -20,7 +20,7 @@ pub(crate) struct Slot {
     /// Where it is loaded from, in a repository.
     pub(super) artifact: Option<Artifact>,
     state: watch::Sender<State>,
-    /// When it was last used, in milliseconds since this process began to count.
+    /// When it was last used, in nanoseconds since this process began to count.
     used: AtomicU64,
     /// Requests that wait for it to be loaded.
     waiting: AtomicUsize,
@@ -202,5 +202,5 @@ impl Drop for Waiting<'_> {
 
 fn now() -> u64 {
     static BEGUN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    u64::try_from(BEGUN.elapsed().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
