@@ -1,5 +1,7 @@
 //! Programs out of Debian's packages, unpacked into a directory of ours: nothing is installed, and no service is started.
 
+pub(crate) mod prometheus;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

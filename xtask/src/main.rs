@@ -4,7 +4,6 @@ mod bench;
 mod build;
 mod cli;
 mod client;
-mod clients;
 mod console;
 mod debian;
 mod demo;
@@ -17,7 +16,6 @@ mod lint;
 mod load;
 mod models;
 mod ports;
-mod prometheus;
 #[cfg(test)]
 mod reference;
 mod service;

@@ -3,6 +3,8 @@
 //!
 //! Everything is pinned: packages by version, models by digest. Nothing of this is ever committed.
 
+pub(crate) mod clients;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

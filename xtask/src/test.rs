@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::build;
 use crate::console::Console;
 use crate::interrupt::Interrupt;
-use crate::{clients, image, kube, models, prometheus, workspace};
+use crate::{debian, image, kube, models, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,10 +46,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 async fn prepare(args: &Args, console: Console) -> Result<(Command, Option<Cluster>, Option<Kubernetes>)> {
     let models =
         tokio::task::spawn_blocking(move || models::prepare(console)).await.context("preparing panicked")??;
-    let clients =
-        tokio::task::spawn_blocking(move || clients::prepare(console)).await.context("preparing panicked")??;
-    let prometheus =
-        tokio::task::spawn_blocking(move || prometheus::find(console)).await.context("preparing panicked")??;
+    let clients = tokio::task::spawn_blocking(move || models::clients::prepare(console))
+        .await
+        .context("preparing panicked")??;
+    let prometheus = tokio::task::spawn_blocking(move || debian::prometheus::find(console))
+        .await
+        .context("preparing panicked")??;
     let binaries = build::with_tests(console).await?;
     let kubernetes = if args.fast { None } else { kubernetes(&binaries, console).await? };
     let (url, cluster) = database(console).await?;

@@ -19,10 +19,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("protocol", &["core"]),
     ("engine", &["core", "protocol"]),
     ("grpc", &["protocol"]),
-    ("worker", &["core", "engine", "grpc", "protocol"]),
+    ("engine-tensorflow", &["core", "engine", "protocol"]),
+    ("worker", &["core", "engine", "engine-tensorflow", "grpc", "protocol"]),
     ("tls", &[]),
     ("gateway", &["core", "grpc", "protocol", "tls"]),
     ("api", &["core"]),
+    ("bench", &["core", "engine", "protocol"]),
     ("postgres-local", &[]),
     (
         "control-plane",

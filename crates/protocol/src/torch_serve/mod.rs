@@ -57,7 +57,6 @@ pub struct TorchError {
 impl TorchError {
     pub fn new(status: u16, message: impl Into<String>) -> Self {
         let kind = match status {
-            400 => "BadRequestException",
             404 => "ModelNotFoundException",
             405 => "MethodNotAllowedException",
             413 => "RequestEntityTooLargeException",
@@ -65,7 +64,7 @@ impl TorchError {
             429 => "TooManyRequestsException",
             502 | 503 => "ServiceUnavailableException",
             504 => "GatewayTimeoutException",
-            400..500 => "BadRequestException",
+            _ if (400..500).contains(&status) => "BadRequestException",
             _ => "InternalServerException",
         };
         Self { code: status, kind: kind.into(), message: message.into() }

@@ -26,8 +26,8 @@ pub(crate) fn prepare(console: Console) -> Result<Clients> {
     let lock = File::create(dir.join("lock")).context("cannot create the lock of the clients")?;
     lock.lock().context("cannot lock the clients")?;
     Ok(Clients {
-        kserve: install(&dir, "kserve", include_str!("../../tests/tests/models/kserve.txt"), console)?,
-        mlserver: install(&dir, "mlserver", include_str!("../../tests/tests/models/mlserver.txt"), console)?,
+        kserve: install(&dir, "kserve", include_str!("../../../tests/tests/models/kserve.txt"), console)?,
+        mlserver: install(&dir, "mlserver", include_str!("../../../tests/tests/models/mlserver.txt"), console)?,
     })
 }
 
