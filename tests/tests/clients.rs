@@ -28,7 +28,7 @@ impl Served {
         assert!(output.status.success(), "{self:?}: {told} {complaint}");
     }
 
-    async fn is_asked_by_all(self) {
+    async fn asked_by_all(self) {
         let asking = move || {
             self.is_asked_by("clients.py", "MODELYARD_TEST_PYTHON");
             self.is_asked_by("kserve_client.py", "MODELYARD_TEST_KSERVE_PYTHON");
@@ -143,13 +143,13 @@ async fn clients_are_answered_by_the_gateway_in_the_middle_of_a_canary() {
     let twin = manifest("4", "replicas: 1, strategy: {canary: {steps: [{weight: 50, hold: 1h}]}}");
     stack.apply(&twin.replace("linear-4.onnx", "linear-1.onnx")).await;
     stack.weight("4", 50.0).await;
-    Served { address: address(&stack), grpc_address, name: "linear" }.is_asked_by_all().await;
+    Served { address: address(&stack), grpc_address, name: "linear" }.asked_by_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_are_answered_by_a_worker_alone() {
     let worker = Alone::start("linear-1.onnx", "linear").await;
-    worker.served.clone().is_asked_by_all().await;
+    worker.served.clone().asked_by_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

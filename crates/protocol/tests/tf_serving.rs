@@ -240,7 +240,7 @@ fn classes_are_labels_with_scores() {
     let scores = fp32("probabilities", &[2, 2], &[0.25, 0.75, 0.875, 0.125]);
     let plain = read(Verb::Classify, body, &gives(&[spec("probabilities", Datatype::Fp32, &[-1, 2])])).unwrap().reply;
     assert_eq!(
-        written(&plain, &[scores.clone()]),
+        written(&plain, std::slice::from_ref(&scores)),
         r#"{"results":[[["0",0.25],["1",0.75]],[["0",0.875],["1",0.125]]]}"#
     );
     // As scikit-learn's classifiers are converted: the label of each row, and the scores of all classes.

@@ -163,13 +163,13 @@ fn measured(args: &OptimizeArgs, part: &Path, copy: &modelyard_engine::Quantized
         for (expected, found) in expected.iter().zip(&found) {
             let difference = difference(expected, found);
             // Not a number is a difference, too.
-            if !(difference.difference <= largest.difference) {
+            if difference.difference.is_nan() || difference.difference > largest.difference {
                 largest = difference;
             }
         }
     }
     let Difference { difference, absolute_difference, output } = largest.clone();
-    if !(difference <= args.max_difference) {
+    if difference.is_nan() || difference > args.max_difference {
         return Err(Refusal::TooDifferent { output, difference, absolute_difference, bound: args.max_difference });
     }
     let size = std::fs::metadata(&args.artifact).map_err(ArtifactError::Io)?.len();

@@ -16,6 +16,10 @@ pub(super) struct Plain {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is made: a box would cost an allocation a request"
+)]
 pub(super) enum Read {
     Plain(Plain),
     /// Not plain, or not even a request.

@@ -106,7 +106,7 @@ pub(super) fn parse(read: &mut BytesMut) -> Result<Option<Parsed>, Error> {
 
 fn finish(mut parts: Parts, is_current: bool) -> Result<Parsed, Error> {
     let headers = &parts.headers;
-    let is_chunked = match headers.get_all(header::TRANSFER_ENCODING).iter().last() {
+    let is_chunked = match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
         Some(last) if last.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
         Some(_) => return Err(invalid("a transfer coding that is unknown")),
         None => false,
