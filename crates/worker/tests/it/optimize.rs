@@ -34,7 +34,7 @@ fn field(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
 
 /// y = x·w of opset 13, with `w` [64, 32] in waves, the first of its columns `scale` times as large.
 fn model(dir: &Path, scale: f32) -> PathBuf {
-    let wave = |at: u16| (f32::from(at) * 0.37).sin() * if at % 32 == 0 { scale } else { 1.0 };
+    let wave = |at: u16| (f32::from(at) * 0.37).sin() * if at.is_multiple_of(32) { scale } else { 1.0 };
     let raw: Vec<u8> = (0..64 * 32).flat_map(|at| wave(at).to_le_bytes()).collect();
     let (mut node, mut weights, mut graph, mut opset) = (Vec::new(), vec![8, 64, 8, 32, 16, 1], Vec::new(), Vec::new());
     for (number, text) in [(1, "x"), (1, "w"), (2, "y"), (4, "MatMul")] {
