@@ -4,12 +4,14 @@
 //! then load them without passing them through here, and without credentials for the cloud.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use modelyard_api::ProblemDetails;
 use modelyard_api::types::Artifact;
 use modelyard_core::Digest;
@@ -20,6 +22,9 @@ use utoipa::IntoParams;
 use super::extract::{At, Query};
 use crate::app::App;
 use crate::refusal::{ApiError, ApiResult};
+
+/// How long the rest of an upload that is refused is read.
+const LISTEN_ON: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -40,7 +45,17 @@ pub(super) async fn put_artifact(
     Query(query): Query<PutQuery>,
     body: Body,
 ) -> ApiResult<(StatusCode, Json<Artifact>)> {
-    let stored = app.artifacts.put(body.into_data_stream(), query.sha256).await?;
+    let mut content = body.into_data_stream();
+    let stored = match app.artifacts.put(&mut content, query.sha256).await {
+        Ok(stored) => stored,
+        Err(refused) => {
+            // A client that still sends would not read why, but find its connection broken.
+            tokio::spawn(tokio::time::timeout(LISTEN_ON, async move {
+                while content.next().await.is_some_and(|c| c.is_ok()) {}
+            }));
+            return Err(refused.into());
+        }
+    };
     let status = if stored.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Artifact { sha256: stored.digest, size: stored.size })))
 }
